@@ -1,0 +1,5 @@
+"""Receiver of signed Molam payment webhooks."""
+
+from importlib.metadata import version
+
+__version__ = version("molam-webhook")

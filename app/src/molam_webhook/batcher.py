@@ -1,0 +1,69 @@
+"""Group commit: requests that arrive together are stored together, each told its own outcome.
+
+There is no timer. A request that finds a free writer starts a batch with whatever arrives in the same turn
+of the event loop; while all writers are busy committing, the next batch gathers.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from molam_webhook import logs
+from molam_webhook.logs import logger
+from molam_webhook.outcomes import Outcome
+
+BATCH_MAX = 256
+WRITERS = 2
+
+T = TypeVar("T")
+
+
+class Batcher(Generic[T]):
+    """Gathers items into batches of up to BATCH_MAX for `store`, which commits a batch and returns its
+    outcomes in order, or raises having promised nothing. At most `queue_max` items wait; beyond that they
+    are turned away.
+    """
+
+    def __init__(self, store: Callable[[Sequence[T]], Awaitable[Sequence[Outcome]]], queue_max: int) -> None:
+        self._store = store
+        self._queue_max = queue_max
+        self._queue: deque[tuple[T, asyncio.Future[Outcome]]] = deque()
+        self._writers: set[asyncio.Task[None]] = set()
+
+    async def submit(self, item: T) -> Outcome:
+        """Store `item` with its neighbours and say what became of it; UNAVAILABLE where that is not known.
+
+        A caller that stops waiting changes nothing for the others, nor for the commit.
+        """
+        if len(self._queue) >= self._queue_max:
+            return Outcome.UNAVAILABLE
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._queue.append((item, answer))
+        if len(self._writers) < WRITERS:
+            writer = asyncio.create_task(self._drain())
+            self._writers.add(writer)
+            writer.add_done_callback(self._writers.discard)
+        return await answer
+
+    async def finish(self) -> None:
+        """Wait until everything submitted has been stored or turned away."""
+        while self._writers:
+            await asyncio.wait(self._writers)
+
+    async def _drain(self) -> None:
+        while self._queue:
+            batch = [self._queue.popleft() for _ in range(min(BATCH_MAX, len(self._queue)))]
+            outcomes = await self._stored([item for item, _ in batch])
+            for (_, answer), outcome in zip(batch, outcomes, strict=True):
+                # A waiter that has given up has cancelled its future.
+                if not answer.done():
+                    answer.set_result(outcome)
+
+    async def _stored(self, items: Sequence[T]) -> Sequence[Outcome]:
+        try:
+            return await self._store(items)
+        except Exception as error:
+            # Whatever went wrong, nobody may be told that the event is safe.
+            logger.error("batch_not_stored", size=len(items), **logs.describe(error))
+            return [Outcome.UNAVAILABLE] * len(items)

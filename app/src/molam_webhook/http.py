@@ -1,0 +1,225 @@
+"""The HTTP endpoints, as an ASGI application: the webhook and its health (contract, "What is answered")."""
+
+import asyncio
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from molam_webhook import event as events
+from molam_webhook import logs, signature
+from molam_webhook.batcher import Batcher
+from molam_webhook.clock import Clock
+from molam_webhook.config import ReceiverSettings
+from molam_webhook.database import Database
+from molam_webhook.inbox import INBOX, SELFTEST, Delivery, Inbox
+from molam_webhook.keyring import SELFTEST_KID
+from molam_webhook.logs import logger
+from molam_webhook.notify import notify
+from molam_webhook.outcomes import STATUS, Outcome
+
+# Below the 8 s that the whole way may take, the proxy's retry included, and the sender's 10 s.
+REQUEST_SECONDS = 5.0
+RETRY_AFTER_SECONDS = 5
+
+HEALTH_PATH = "/health"
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
+Response = tuple[Message, Message]
+
+_JSON = re.compile(rb"application/json[ \t]*(;.*)?", re.IGNORECASE)
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9-]{8,64}")
+
+
+class Answer(NamedTuple):
+    """What became of one request to the webhook, with what is known of it: the kid it names, the verified
+    delivery.
+    """
+
+    outcome: Outcome
+    kid: str | None = None
+    delivery: Delivery | None = None
+
+
+def respond(status: int, body: dict[str, str], extra: Headers = ()) -> Response:
+    """Make the two ASGI messages of a small JSON answer."""
+    content = orjson.dumps(body)
+    # Our own Server field keeps the HTTP library's name out of the answer.
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(content)),
+        (b"server", b"molam-webhook"),
+        *extra,
+    ]
+    return (
+        {"type": "http.response.start", "status": int(status), "headers": headers},
+        {"type": "http.response.body", "body": content},
+    )
+
+
+def _refusal(outcome: Outcome, extra: Headers = ()) -> Response:
+    if STATUS[outcome] == 503:
+        extra = [(b"retry-after", b"%d" % RETRY_AFTER_SECONDS), *extra]
+    return respond(STATUS[outcome], {"error": outcome}, extra)
+
+
+_REFUSALS = {outcome: _refusal(outcome) for outcome in Outcome if STATUS[outcome] >= 400}
+_REFUSALS[Outcome.METHOD_NOT_ALLOWED] = _refusal(Outcome.METHOD_NOT_ALLOWED, [(b"allow", b"POST")])
+_HEALTH_METHODS = _refusal(Outcome.METHOD_NOT_ALLOWED, [(b"allow", b"GET, HEAD")])
+
+
+class Receiver:
+    """The application. `clock` is injectable, so that tests can say what time it is."""
+
+    def __init__(self, settings: ReceiverSettings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._database = Database(settings)
+        queue_max = settings.molam_webhook_queue_max
+        self._inbox = Batcher(Inbox(self._database, INBOX).store, queue_max)
+        self._selftest = Batcher(Inbox(self._database, SELFTEST).store, queue_max)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection: the life of the process, or one HTTP request."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            response = await self._respond(scope, receive)
+            if response is not None:
+                start, body = response
+                await send(start)
+                await send(body)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        self._database.start()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        notify("STOPPING=1")
+        await self._inbox.finish()
+        await self._selftest.finish()
+        await self._database.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _respond(self, scope: Message, receive: Receive) -> Response | None:
+        try:
+            if scope["path"] == self._settings.molam_webhook_path:
+                return await self._respond_webhook(scope, receive)
+            if scope["path"] == HEALTH_PATH:
+                return await self._respond_health(scope["method"])
+            return _REFUSALS[Outcome.NOT_FOUND]
+        except _Disconnected:
+            return None
+        except Exception as error:
+            # A fault of ours must not look like the sender's: a 4xx could lose the event for good.
+            logger.error("request_failed", **logs.describe(error))
+            return _REFUSALS[Outcome.UNAVAILABLE]
+
+    async def _respond_health(self, method: str) -> Response:
+        if method not in ("GET", "HEAD"):
+            return _HEALTH_METHODS
+        healthy = await self._database.healthy()
+        word = "healthy" if healthy else "unhealthy"
+        start, body = respond(200 if healthy else 503, {"status": word, "database": word, "cache": "disabled"})
+        return start, body if method == "GET" else {**body, "body": b""}
+
+    async def _respond_webhook(self, scope: Message, receive: Receive) -> Response:
+        headers = _collect(scope["headers"])
+        answer = Answer(Outcome.UNAVAILABLE)
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                body = self._check_head(scope["method"], headers) or await self._read_body(receive)
+                answer = Answer(body) if isinstance(body, Outcome) else self._check_delivery(headers, body)
+                if answer.delivery is not None:
+                    batcher = self._selftest if answer.kid == SELFTEST_KID else self._inbox
+                    answer = answer._replace(outcome=await batcher.submit(answer.delivery))
+        except TimeoutError:
+            # Perhaps it commits yet: the sender tries again and is told that it is a duplicate.
+            answer = answer._replace(outcome=Outcome.UNAVAILABLE)
+        _log(answer, headers)
+        if answer.delivery is None or answer.outcome in _REFUSALS:
+            return _REFUSALS[answer.outcome]
+        return respond(STATUS[answer.outcome], {"status": answer.outcome, "id": answer.delivery.event.id})
+
+    def _check_head(self, method: str, headers: dict[bytes, bytes]) -> Outcome | None:
+        """Check what can be checked before the body is read, in the contract's order; None when all is
+        well.
+        """
+        if method != "POST":
+            return Outcome.METHOD_NOT_ALLOWED
+        if b"content-encoding" in headers:
+            return Outcome.UNSUPPORTED_ENCODING
+        if not _JSON.fullmatch(headers.get(b"content-type", b"")):
+            return Outcome.UNSUPPORTED_MEDIA_TYPE
+        length = headers.get(b"content-length", b"0")
+        # A number too long to be a size is not worth converting.
+        if not length.isdigit() or len(length) > 18 or int(length) > self._settings.molam_webhook_max_body_bytes:
+            return Outcome.TOO_LARGE
+        return None
+
+    async def _read_body(self, receive: Receive) -> bytes | Outcome:
+        """Read the body, stopping at the limit: a chunked body's length is known only by reading it."""
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise _Disconnected
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > self._settings.molam_webhook_max_body_bytes:
+                return Outcome.TOO_LARGE
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+
+    def _check_delivery(self, headers: dict[bytes, bytes], body: bytes) -> Answer:
+        """Verify the raw body, then read the event in it."""
+        header = headers.get(b"molam-signature", b"")
+        now_ms, keyring = self._clock.now_ms(), self._settings.keyring
+        outcome, kid = signature.verify(header, body, now_ms, keyring)
+        if outcome is Outcome.TIMESTAMP_OUT_OF_WINDOW and not self._clock.synchronised():
+            outcome, kid = signature.verify(header, body, now_ms, keyring, clock_trusted=False)
+        if outcome is not Outcome.ACCEPTED or kid is None:
+            return Answer(outcome, kid)
+        event = events.parse(body)
+        if isinstance(event, Outcome):
+            return Answer(event, kid)
+        return Answer(outcome, kid, Delivery.of(event, body, header.decode(), kid))
+
+
+class _Disconnected(Exception):
+    """The client went away before its request was whole."""
+
+
+def _collect(headers: Headers) -> dict[bytes, bytes]:
+    """Header fields by lower-case name; a repeated field is its values joined by commas (RFC 9110, 5.3)."""
+    fields: dict[bytes, bytes] = {}
+    for name, value in headers:
+        fields[name] = fields[name] + b"," + value if name in fields else value
+    return fields
+
+
+def _log(answer: Answer, headers: dict[bytes, bytes]) -> None:
+    # The proxy's request id joins its log and ours; without one that is fit to print we make our own.
+    sent = headers.get(b"x-request-id", b"")
+    fields: dict[str, object] = {
+        "outcome": answer.outcome,
+        "request_id": sent.decode() if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(16),
+        "kid": answer.kid,
+    }
+    if answer.delivery is not None:
+        event = answer.delivery.event
+        data = event.data or {}
+        fields["event_id"] = event.id
+        fields["event_type"] = event.type
+        fields["payment_id"] = data.get("id")
+        fields["amount"] = data.get("amount")
+    status = STATUS[answer.outcome]
+    log = logger.info if status < 400 else logger.warning if status < 500 else logger.error
+    log("webhook", **fields)

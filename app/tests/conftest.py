@@ -1,0 +1,71 @@
+"""Fixtures: one PostgreSQL for the session, its database emptied for each test that asks for it."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from molam_webhook.config import Settings
+from support import Postgres, Process, Service, environment, query, run_cli
+
+DATABASE = "webhook"
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep whatever the tests are started with out of the settings under test."""
+    for name in (*Settings.model_fields, "molam_webhook_secret", "keyring", "credentials_directory"):
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory whose path is short enough for a unix socket (108 bytes), which pytest's own may not be."""
+    with tempfile.TemporaryDirectory(prefix="molam-") as path:
+        yield Path(path)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with tempfile.TemporaryDirectory(prefix="molam-pg-") as path:
+        server = Postgres(Path(path))
+        for role in ("molam_webhook", "molam_webhook_worker", "molam_webhook_owner"):
+            query(server.url("postgres"), f"CREATE ROLE {role} LOGIN")
+        query(server.url("postgres"), f"CREATE DATABASE {DATABASE} OWNER molam_webhook_owner")
+        done = run_cli("migrate", env=environment(server.url(DATABASE, "molam_webhook_owner")))
+        assert done.returncode == 0, done.stderr
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> str:
+    """The name of a migrated database, emptied for this test."""
+    tables = "event_ids, webhook_deliveries, event_conflicts, selftest_events, orders"
+    query(postgres.url(DATABASE), f"TRUNCATE {tables}")
+    return DATABASE
+
+
+@pytest.fixture
+def url(postgres: Postgres, database: str) -> str:
+    """The database's URL as its administrator, who sees everything."""
+    return postgres.url(database)
+
+
+@pytest.fixture
+def serve(postgres: Postgres, database: str, directory: Path) -> Iterator[Callable[..., Service]]:
+    """Starts the receiver as the role it has in production; each service started is ended."""
+    started: list[Process] = []
+
+    def start(server: str = "granian", without: str = "", **settings: str) -> Service:
+        home = directory / str(len(started))
+        home.mkdir()
+        env = environment(postgres.url(database, "molam_webhook"), **settings)
+        env.pop(without, None)
+        service = Service(env, home, server)
+        started.append(service)
+        return service
+
+    yield start
+    for service in started:
+        service.close()

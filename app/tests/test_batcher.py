@@ -1,0 +1,97 @@
+"""Group commit: everyone is answered, with their own outcome, and nobody's haste hurts a neighbour."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from molam_webhook.batcher import BATCH_MAX, WRITERS, Batcher
+from molam_webhook.outcomes import Outcome
+
+
+class Store:
+    """Stores numbers in memory; a batch with a negative number fails whole. `open` holds commits back."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.known: set[int] = set()
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def __call__(self, batch: Sequence[int]) -> list[Outcome]:
+        self.batches.append(list(batch))
+        await self.open.wait()
+        if min(batch) < 0:
+            raise OSError("disk full")
+        outcomes = []
+        for number in batch:
+            outcomes.append(Outcome.DUPLICATE if number in self.known else Outcome.ACCEPTED)
+            self.known.add(number)
+        return outcomes
+
+
+@given(st.lists(st.lists(st.integers(-2, 50), max_size=40), max_size=8))
+def test_each_is_told_what_became_of_its_own(bursts: list[list[int]]) -> None:
+    async def scenario() -> None:
+        store = Store()
+        batcher = Batcher(store, queue_max=10_000)
+        told: list[tuple[int, Outcome]] = []
+        for burst in bursts:
+            outcomes = await asyncio.gather(*(batcher.submit(number) for number in burst))
+            told.extend(zip(burst, outcomes, strict=True))
+        await batcher.finish()
+        assert sum(len(batch) for batch in store.batches) == len(told)
+        accepted = [number for number, outcome in told if outcome is Outcome.ACCEPTED]
+        assert sorted(accepted) == sorted(store.known)
+        for number, outcome in told:
+            assert number in store.known or outcome is Outcome.UNAVAILABLE
+
+    asyncio.run(scenario())
+
+
+def test_what_arrives_together_is_committed_together() -> None:
+    async def scenario() -> None:
+        store = Store()
+        batcher = Batcher(store, queue_max=10_000)
+        await asyncio.gather(*(batcher.submit(number) for number in range(1000)))
+        assert max(map(len, store.batches)) == BATCH_MAX
+        assert len(store.batches) <= 1000 / BATCH_MAX + WRITERS
+
+    asyncio.run(scenario())
+
+
+def test_a_full_queue_turns_away_and_an_empty_one_takes_again() -> None:
+    async def scenario() -> None:
+        store = Store()
+        store.open.clear()
+        batcher = Batcher(store, queue_max=10)
+        waiting = []
+        for number in range(WRITERS + 10):
+            waiting.append(asyncio.create_task(batcher.submit(number)))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert await batcher.submit(99) is Outcome.UNAVAILABLE
+        store.open.set()
+        assert set(await asyncio.gather(*waiting)) == {Outcome.ACCEPTED}
+        assert await batcher.submit(99) is Outcome.ACCEPTED
+
+    asyncio.run(scenario())
+
+
+def test_a_waiter_that_gives_up_neither_stops_the_commit_nor_its_neighbours() -> None:
+    async def scenario() -> None:
+        store = Store()
+        store.open.clear()
+        batcher = Batcher(store, queue_max=10)
+        hasty = asyncio.create_task(batcher.submit(1))
+        patient = asyncio.create_task(batcher.submit(2))
+        await asyncio.sleep(0.01)
+        hasty.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await hasty
+        store.open.set()
+        assert await patient is Outcome.ACCEPTED
+        assert store.known == {1, 2}
+
+    asyncio.run(scenario())

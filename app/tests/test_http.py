@@ -1,0 +1,230 @@
+"""The receiver over HTTP, as a real process against a real database (contract, "What is answered")."""
+
+import json
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from molam_webhook import signature
+from support import PATH, SECRET, Service, count, event_body, now_ms, query, signed_headers, wait_until
+from vectors import VECTORS, Vector
+
+pytestmark = pytest.mark.database
+
+Serve = Callable[..., Service]
+
+
+def credentials(directory: Path, keyring: dict[str, dict[str, str]]) -> dict[str, str]:
+    """Settings for keys that come as the service manager's credential."""
+    directory.mkdir()
+    (directory / "keyring").write_text(json.dumps(keyring))
+    return {"CREDENTIALS_DIRECTORY": str(directory), "MOLAM_ENVIRONMENT": "demo"}
+
+
+@pytest.mark.parametrize("server", ["granian", "uvicorn"])
+def test_an_event_is_accepted_once_and_then_known(serve: Serve, url: str, server: str) -> None:
+    service = serve(server)
+    body = event_body("evt_1")
+    first, second = service.deliver(body), service.deliver(body)
+    assert (first.status_code, first.json()) == (200, {"status": "accepted", "id": "evt_1"})
+    assert (second.status_code, second.json()) == (200, {"status": "duplicate", "id": "evt_1"})
+    (row,) = query(url, "SELECT * FROM webhook_deliveries")
+    stored = (row["event_id"], row["event_type"], row["kid"], row["state"], row["payload"])
+    assert stored == ("evt_1", "payment.succeeded", "v1", "pending", body)
+    assert row["created"].timestamp() == 1_763_800_000
+    assert signature.parse(row["signature"].encode())
+
+
+def test_every_vector(serve: Serve, url: str, directory: Path) -> None:
+    services: dict[frozenset[str], Service] = {}
+
+    def answer(vector: Vector) -> httpx.Response:
+        if vector.revoked not in services:
+            keyring = {
+                kid: {"secret": secret, "state": "revoked" if kid in vector.revoked else "active"}
+                for kid, secret in vector.keys.items()
+            }
+            settings = credentials(directory / f"credentials{len(services)}", keyring)
+            services[vector.revoked] = serve(without="MOLAM_WEBHOOK_SECRET", **settings)
+        headers = {"content-type": "application/json"}
+        if (header := vector.header_at(now_ms())) is not None:
+            headers["molam-signature"] = header
+        with services[vector.revoked].client() as client:
+            return client.post(PATH, content=vector.body, headers=headers)
+
+    for vector in VECTORS:
+        response = answer(vector)
+        assert response.status_code == vector.status, vector.name
+        said = response.json()
+        if vector.outcome == "accepted":
+            # All of them bear the same id: one is the first.
+            assert said["status"] in ("accepted", "duplicate"), vector.name
+        else:
+            assert said == {"error": vector.outcome}, vector.name
+    assert count(url, "webhook_deliveries") == count(url, "event_ids") == 1
+
+
+@pytest.fixture
+def client(serve: Serve) -> Iterator[httpx.Client]:
+    with serve().client() as client:
+        yield client
+
+
+def test_the_order_of_checks_and_their_answers(client: httpx.Client) -> None:
+    body = event_body("evt_1")
+    good = signed_headers(body)
+    plain = {"content-type": "text/plain"}
+    zipped = {"content-encoding": "gzip"}
+    big = b" " * 262_145
+
+    def check(response: httpx.Response, status: int, error: str) -> None:
+        assert (response.status_code, response.json()) == (status, {"error": error})
+        assert response.headers["content-type"] == "application/json"
+        assert response.headers.get("server", "molam-webhook") == "molam-webhook"
+        assert ("retry-after" in response.headers) == (status == 503)
+
+    # Each request has every later fault as well.
+    check(client.get("/other", headers=zipped | plain), 404, "not_found")
+    check(client.post(PATH + "/", content=big), 404, "not_found")
+    refused = client.put(PATH, content=big, headers=zipped | plain)
+    check(refused, 405, "method_not_allowed")
+    assert refused.headers["allow"] == "POST"
+    check(client.post(PATH, content=big, headers=zipped | plain), 415, "unsupported_encoding")
+    check(client.post(PATH, content=big, headers=plain), 415, "unsupported_media_type")
+    check(client.post(PATH, content=big), 415, "unsupported_media_type")
+    check(client.post(PATH, content=big, headers={"content-type": "application/json"}), 413, "too_large")
+    check(client.post(PATH, content=b"x", headers={"content-type": "application/json"}), 401, "missing_signature")
+    check(client.post(PATH, content=b"x", headers=good | {"molam-signature": "t=1"}), 401, "malformed_signature")
+    check(client.post(PATH, content=b"x", headers=good), 401, "signature_mismatch")
+    check(client.post(PATH, content=b"x", headers=signed_headers(b"x", kid="v9")), 503, "unknown_key")
+    check(client.post(PATH, content=b"x", headers=signed_headers(b"x")), 400, "invalid_json")
+    check(client.post(PATH, content=b"{}", headers=signed_headers(b"{}")), 400, "invalid_event")
+    assert client.post(PATH, content=body, headers=good).json()["status"] == "accepted"
+
+
+def test_what_is_accepted_all_the_same(client: httpx.Client) -> None:
+    body = event_body("evt_1")
+    headers = signed_headers(body, kid=None) | {"content-type": "Application/JSON ; charset=utf-8"}
+    assert client.post(PATH + "?a=b", content=body, headers=headers).json()["status"] == "accepted"
+    # A signature in two fields is one list: the repeated time makes it malformed.
+    twice = [*headers.items(), ("molam-signature", headers["molam-signature"])]
+    assert client.post(PATH, content=body, headers=twice).json() == {"error": "malformed_signature"}
+
+
+def test_a_body_at_the_limit_is_taken_and_one_beyond_is_not(client: httpx.Client) -> None:
+    body = event_body("evt_1").ljust(262_144)
+
+    def chunks(content: bytes) -> Iterator[bytes]:
+        for start in range(0, len(content), 10_000):
+            yield content[start : start + 10_000]
+
+    assert client.post(PATH, content=chunks(body), headers=signed_headers(body)).json()["status"] == "accepted"
+    assert client.post(PATH, content=body, headers=signed_headers(body)).json()["status"] == "duplicate"
+    body += b" "
+    for content in (body, chunks(body)):
+        response = client.post(PATH, content=content, headers=signed_headers(body))
+        assert (response.status_code, response.json()) == (413, {"error": "too_large"})
+
+
+def test_a_client_that_goes_away_or_lies_about_the_length(serve: Serve, url: str) -> None:
+    service = serve()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+    for length in ("100", "-1", "1e3", "99999999999999999999", "5\r\nContent-Length: 6"):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(service.socket))
+            connection.sendall(f"{head}{length}\r\n\r\n{{}}".encode())
+    assert service.deliver(event_body("evt_1")).status_code == 200
+    assert count(url, "event_ids") == 1
+
+
+def test_a_hundred_at_once_are_one_row(serve: Serve, url: str) -> None:
+    service = serve()
+    body = event_body("evt_1")
+    with service.client() as client, ThreadPoolExecutor(100) as pool:
+        responses = list(pool.map(lambda _: client.post(PATH, content=body, headers=signed_headers(body)), range(100)))
+    assert {response.status_code for response in responses} == {200}
+    words = [response.json()["status"] for response in responses]
+    assert (words.count("accepted"), words.count("duplicate")) == (1, 99)
+    assert count(url, "webhook_deliveries") == count(url, "event_ids") == 1
+
+
+def test_another_body_under_a_known_id_is_kept_aside(serve: Serve, url: str) -> None:
+    service = serve()
+    first, second = event_body("evt_1"), event_body("evt_1", amount=1)
+    assert service.deliver(first).json()["status"] == "accepted"
+    for _ in range(2):
+        answer = service.deliver(second)
+        assert (answer.status_code, answer.json()["status"]) == (200, "duplicate")
+    assert query(url, "SELECT payload FROM webhook_deliveries")[0][0] == first
+    assert [row[0] for row in query(url, "SELECT payload FROM event_conflicts")] == [second]
+    wait_until(lambda: sum(line["event"] == "event_conflict" for line in service.lines()) == 2)
+    assert {line["level"] for line in service.lines() if line["event"] == "event_conflict"} == {"error"}
+
+
+def test_forgeries_leave_nothing_behind(serve: Serve, url: str) -> None:
+    service = serve()
+    body = event_body("evt_1")
+    for headers in (signed_headers(b"other"), signed_headers(body, secret=SECRET[::-1])):
+        with service.client() as client:
+            assert client.post(PATH, content=body, headers=headers).status_code == 401
+    assert count(url, "webhook_deliveries") == count(url, "event_ids") == count(url, "event_conflicts") == 0
+
+
+def test_the_self_test_never_reaches_the_inbox(serve: Serve, url: str, directory: Path) -> None:
+    keyring = {kid: {"secret": SECRET + kid, "state": "active"} for kid in ("v1", "selftest")}
+    service = serve(without="MOLAM_WEBHOOK_SECRET", **credentials(directory / "credentials", keyring))
+    body = event_body("evt_1")
+    words = []
+    for kid in ("selftest", "selftest", "v1"):
+        with service.client() as client:
+            headers = signed_headers(body, kid=kid, secret=SECRET + kid)
+            words.append(client.post(PATH, content=body, headers=headers).json()["status"])
+    assert words == ["accepted", "duplicate", "accepted"]
+    assert [row[0] for row in query(url, "SELECT kid FROM webhook_deliveries")] == ["v1"]
+    assert count(url, "selftest_events") == 1
+
+
+def test_health(client: httpx.Client) -> None:
+    healthy = {"status": "healthy", "database": "healthy", "cache": "disabled"}
+    wait_until(lambda: client.get("/health").status_code == 200)
+    assert client.get("/health?x").json() == healthy
+    assert client.head("/health").content == b""
+    refused = client.post("/health")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+
+
+def test_the_log_says_what_came_and_no_secret(serve: Serve) -> None:
+    service = serve()
+    body = event_body("evt\n\u202e1", "payment.succeeded", id={"a": ["b"] * 100}, amount=7)
+    headers = {"x-request-id": "0123456789abcdef"}
+    assert service.deliver(body, **headers).status_code == 200
+    wait_until(lambda: any(line["event"] == "webhook" for line in service.lines()))
+    (line,) = [line for line in service.lines() if line["event"] == "webhook"]
+    expected = {
+        "event_id": "evt\n\u202e1",
+        "event_type": "payment.succeeded",
+        "payment_id": "dict",
+        "amount": 7,
+        "outcome": "accepted",
+        "request_id": "0123456789abcdef",
+        "level": "info",
+    }
+    assert line | expected == line
+    text = service.log.read_text()
+    assert SECRET not in text
+    assert "v1=" not in text
+
+
+def test_the_socket_is_for_the_group_and_a_stale_one_is_replaced(serve: Serve) -> None:
+    service = serve()
+    assert stat.S_IMODE(service.socket.stat().st_mode) == 0o660
+    service.kill()
+    assert service.socket.exists()
+    service.restart()
+    assert service.deliver(event_body("evt_1")).status_code == 200
+    assert service.stop() == 0
+    assert not service.socket.exists()

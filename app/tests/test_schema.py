@@ -1,0 +1,101 @@
+"""The schema and who may do what with it."""
+
+import asyncpg
+import pytest
+from support import Postgres, environment, query, run_cli
+
+pytestmark = pytest.mark.database
+
+WEB, WORKER = "molam_webhook", "molam_webhook_worker"
+
+INBOX_ROW = (
+    "INSERT INTO webhook_deliveries (event_id, event_type, payload, signature, kid) VALUES ('e', 't', '', '', 'v1')"
+)
+ORDER_ROW = "INSERT INTO orders (payment_intent_id, last_event_id) VALUES ('pi', 'e')"
+EVENT_ROW = "INSERT INTO event_ids (event_id, body_sha256) VALUES ('e', sha256(''))"
+
+ALLOWED = [
+    (WEB, EVENT_ROW),
+    (WEB, INBOX_ROW),
+    (WEB, "SELECT * FROM event_ids"),
+    (WEB, "INSERT INTO event_conflicts (event_id, body_sha256, payload) VALUES ('e', sha256(''), '')"),
+    (WORKER, "SELECT * FROM webhook_deliveries FOR UPDATE SKIP LOCKED"),
+    (WORKER, "UPDATE webhook_deliveries SET state = 'done', attempts = 1, processed_at = now()"),
+    (WORKER, ORDER_ROW),
+    (WORKER, "UPDATE orders SET paid_at = now()"),
+    (WORKER, "SELECT * FROM event_ids, event_conflicts, selftest_events"),
+]
+
+FORBIDDEN = [
+    (WEB, "UPDATE webhook_deliveries SET state = 'done'"),
+    (WEB, "DELETE FROM webhook_deliveries"),
+    (WEB, "TRUNCATE webhook_deliveries"),
+    (WEB, "SELECT payload FROM webhook_deliveries"),
+    (WEB, "UPDATE event_ids SET body_sha256 = sha256('')"),
+    (WEB, "DELETE FROM event_ids"),
+    (WEB, "DELETE FROM event_conflicts"),
+    (WEB, "SELECT * FROM orders"),
+    (WEB, ORDER_ROW),
+    (WEB, "CREATE TABLE mine ()"),
+    (WEB, "CREATE TEMPORARY TABLE mine ()"),
+    (WORKER, "UPDATE webhook_deliveries SET payload = ''"),
+    (WORKER, "UPDATE webhook_deliveries SET event_id = 'other'"),
+    (WORKER, "DELETE FROM webhook_deliveries"),
+    (WORKER, "DELETE FROM event_ids"),
+    (WORKER, INBOX_ROW),
+    (WORKER, "DROP TABLE orders"),
+]
+
+
+def test_roles_can_do_what_they_must(postgres: Postgres, database: str) -> None:
+    for role, statement in ALLOWED:
+        query(postgres.url(database, role), statement)
+
+
+def test_roles_can_do_no_more(postgres: Postgres, database: str) -> None:
+    for role, statement in FORBIDDEN:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            query(postgres.url(database, role), statement)
+
+
+def test_strangers_cannot_connect(postgres: Postgres, database: str) -> None:
+    query(postgres.url("postgres"), "DROP ROLE IF EXISTS stranger")
+    query(postgres.url("postgres"), "CREATE ROLE stranger LOGIN")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        query(postgres.url(database, "stranger"), "SELECT 1")
+
+
+def test_grants_take_back_what_was_given_by_hand(postgres: Postgres, database: str) -> None:
+    query(postgres.url(database), f"GRANT ALL ON webhook_deliveries TO {WEB}")
+    done = run_cli("migrate", env=environment(postgres.url(database, "molam_webhook_owner")))
+    assert done.returncode == 0
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        query(postgres.url(database, WEB), "DELETE FROM webhook_deliveries")
+
+
+def test_migrating_says_from_where_to_where_and_is_safe_to_repeat(postgres: Postgres) -> None:
+    query(postgres.url("postgres"), "DROP DATABASE IF EXISTS fresh")
+    query(postgres.url("postgres"), "CREATE DATABASE fresh OWNER molam_webhook_owner")
+    env = environment(postgres.url("fresh", "molam_webhook_owner"))
+    # It needs no keys.
+    del env["MOLAM_WEBHOOK_SECRET"]
+    first, second = run_cli("migrate", env=env), run_cli("migrate", env=env)
+    assert (first.returncode, first.stdout) == (0, "empty -> 0001\n")
+    assert (second.returncode, second.stdout) == (0, "0001 -> 0001\n")
+
+
+def test_the_guides_indexes_are_there(url: str) -> None:
+    names = {row[0] for row in query(url, "SELECT indexname FROM pg_indexes WHERE schemaname = 'public'")}
+    assert {
+        "idx_webhook_deliveries_event_id",
+        "idx_webhook_deliveries_created_at",
+        "idx_orders_payment_intent_id",
+        "idx_orders_status",
+    } <= names
+
+
+def test_a_migration_that_cannot_run_is_one_sentence(postgres: Postgres) -> None:
+    failed = run_cli("migrate", env=environment(postgres.url("nowhere")))
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("The migration failed and changed nothing: ")
+    assert "Traceback" not in failed.stderr
