@@ -1,0 +1,36 @@
+# Thin names for the scripts. `make` alone says what there is.
+.DEFAULT_GOAL := help
+.PHONY: help up down status verify setup lock lint format test test-fast molecule
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+up: ## From this machine as it is to a demo host with its first signed webhook (DEMO_HTTPS_PORT=, MITOGEN=1)
+	@scripts/demo up
+
+status: ## What of the demo is there, and how to look further
+	@scripts/demo status
+
+down: ## Remove all that `make up` and the tests made
+	@scripts/demo down
+
+setup: ## What the playbooks need on this machine, and what the tests need
+	@scripts/setup --test
+
+test: ## Every check, the playbooks on real systemd hosts included
+	@scripts/test
+
+test-fast: ## The checks that need neither hosts nor a database, within a minute
+	@scripts/test --fast
+
+lint: ## Every linter
+	@scripts/lint
+
+format: ## Let ruff write the Python files its way
+	@.venv/bin/ruff check --quiet --fix . ; .venv/bin/ruff format --quiet .
+
+molecule: ## Molecule alone, like `.venv/bin/molecule test`
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" molecule test --no-command-borders
+
+lock: ## Write the lock files anew from requirements/*.in and app/pyproject.toml
+	@scripts/lock
