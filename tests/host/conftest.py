@@ -1,0 +1,93 @@
+"""Fixtures of the checks of a host.
+
+They run against any inventory: ``pytest tests/host --ansible-inventory=INVENTORY --hosts=ansible://webhook``.
+What a stranger or the sender would see is asked from the control machine, over the network.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+from molam_webhook import signature
+from testinfra.host import Host
+
+WEBHOOK_PATH = "/molam/webhook"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A host as it is seen over the network: where it is, the name it serves, and a key to sign with."""
+
+    address: str
+    domain: str
+    kid: str
+    secret: str = field(repr=False)
+    ca: Path | None
+
+    def trust(self) -> ssl.SSLContext:
+        """Return a TLS context that trusts the inventory's own CA where it has one, else the system's."""
+        return ssl.create_default_context(cafile=self.ca)
+
+    def client(self, scheme: str = "https") -> httpx.Client:
+        """Return an HTTP client that connects to the host's address and asks for its domain."""
+        return httpx.Client(
+            base_url=f"{scheme}://{self.address}",
+            headers={"Host": self.domain},
+            verify=self.trust(),
+            timeout=10,
+        )
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401  httpx's own
+        """Send one request over HTTPS and return the answer."""
+        with self.client() as client:
+            return client.request(method, path, extensions={"sni_hostname": self.domain}, **options)
+
+    def send(self, event: dict[str, Any], *, secret: str | None = None) -> httpx.Response:
+        """Send an event as the sender would, signed now with the site's key or another secret."""
+        body = json.dumps(event).encode()
+        signed = signature.sign(body, (secret or self.secret).encode(), int(time.time() * 1000), self.kid)
+        headers = {"Content-Type": "application/json", "Molam-Signature": signed}
+        return self.request("POST", WEBHOOK_PATH, content=body, headers=headers)
+
+
+@pytest.fixture(scope="module")
+def site(host: Host) -> Site:
+    """Return the host's site, with what its inventory says."""
+    wanted = "{{ {'address': ansible_host | default(inventory_hostname), 'domain': molam_domain, "
+    wanted += "'key': webhook_app_keys | selectattr('state', 'equalto', 'active') | first, "
+    wanted += "'ca': test_state ~ '/pki/ca.pem' if test_state is defined else ''} | to_json }}"
+    answer = host.ansible("debug", f'msg="{wanted}"', check=False)["msg"]
+    values = cast("dict[str, Any]", answer if isinstance(answer, dict) else json.loads(answer))
+    return Site(
+        address=values["address"],
+        domain=values["domain"],
+        kid=values["key"]["kid"],
+        secret=values["key"]["secret"],
+        ca=Path(values["ca"]) if values["ca"] else None,
+    )
+
+
+@pytest.fixture
+def event() -> dict[str, Any]:
+    """Return an event that nobody sent before, for a payment of its own."""
+    name = uuid.uuid4().hex
+    return {
+        "id": f"evt_{name}",
+        "type": "payment.succeeded",
+        "created": int(time.time()),
+        "data": {
+            "id": f"pi_{name}",
+            "amount": 5000,
+            "currency": "XOF",
+            "status": "succeeded",
+            "metadata": {"order_id": f"ord_{name}"},
+        },
+    }

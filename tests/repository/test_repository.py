@@ -1,0 +1,83 @@
+"""What must hold of the repository itself: no secrets, pinned versions, the contract's data as it was given."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SECRETS = re.compile(
+    r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----[\r\n]"
+    r"|\b(?:whsec|sk)_live_[A-Za-z0-9]{8,}"
+    r"|\bAKIA[0-9A-Z]{16}\b"
+)
+
+
+def tracked() -> list[Path]:
+    """Return the files that are, or would be, in the repository."""
+    answer = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [ROOT / name for name in answer.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_no_secret_is_in_the_repository() -> None:
+    found = [path for path in tracked() if SECRETS.search(path.read_text(errors="ignore"))]
+    assert found == []
+
+
+@pytest.mark.parametrize("name", [".env", "app/.env", "inventories/production/.env", ".state/ssh/id_ed25519"])
+def test_git_ignores_what_holds_secrets(name: str) -> None:
+    assert subprocess.run(["git", "check-ignore", "--quiet", name], cwd=ROOT, check=False).returncode == 0
+
+
+def test_collections_are_those_that_the_ansible_package_brings() -> None:
+    """Whoever runs ansible-core with Galaxy gets the same versions as whoever installs the locked requirements."""
+    wanted = yaml.safe_load((ROOT / "requirements.yml").read_text())["collections"]
+    brought = Path(str(metadata.distribution("ansible").locate_file("ansible_collections")))
+    for collection in wanted:
+        manifest = brought.joinpath(*collection["name"].split("."), "MANIFEST.json")
+        info = yaml.safe_load(manifest.read_text())["collection_info"]
+        assert collection["version"] == info["version"], collection["name"]
+
+
+def test_every_collection_in_use_is_required() -> None:
+    wanted = {entry["name"] for entry in yaml.safe_load((ROOT / "requirements.yml").read_text())["collections"]}
+    sources = [path for path in tracked() if path.suffix in (".yml", ".j2") and path.name != "requirements.yml"]
+    used = {
+        match
+        for path in sources
+        for match in re.findall(
+            r"\b(community\.\w+|containers\.podman|ansible\.(?:posix|utils))\.\w+", path.read_text()
+        )
+    }
+    assert used == wanted
+
+
+@pytest.mark.parametrize("lock", ["requirements/control.txt", "requirements/test.txt", "app/requirements.txt"])
+def test_locks_pin_and_hash_everything_and_name_no_address(lock: str) -> None:
+    text = (ROOT / lock).read_text()
+    packages = re.findall(r"^([A-Za-z0-9][^\s\\]*)", text, re.MULTILINE)
+    assert packages
+    assert all("==" in package for package in packages)
+    assert text.count("--hash=sha256:") >= len(packages)
+    assert "://" not in text
+    assert "--index-url" not in text
+
+
+def test_contract_is_the_one_given() -> None:
+    given = ROOT.parent / "shared" / "contract"
+    if not given.exists():
+        pytest.skip("the contract's own repository is not beside this one")
+    for copy in (ROOT / "tests" / "contract").iterdir():
+        assert copy.read_bytes() == (given / copy.name).read_bytes(), copy.name
