@@ -29,7 +29,7 @@ lint: ## Every linter
 format: ## Let ruff write the Python files its way
 	@.venv/bin/ruff check --quiet --fix . ; .venv/bin/ruff format --quiet .
 
-molecule: ## Molecule alone, like `.venv/bin/molecule test`
+molecule: ## The playbooks on real systemd hosts alone
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" molecule test --no-command-borders
 
 lock: ## Write the lock files anew from requirements/*.in and app/pyproject.toml
