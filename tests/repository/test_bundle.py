@@ -1,0 +1,88 @@
+"""The release bundle: whole, made of locked wheels, the same each time it is built."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def build(cache: Path, python: str = "3.13") -> dict[str, str]:
+    """Build the bundle into ``cache`` and return what the script printed."""
+    command: list[str | Path] = [sys.executable, ROOT / "scripts" / "build-bundle", f"--python={python}", "--machine=x86_64"]
+    answer = subprocess.run([*command, f"--cache={cache}"], capture_output=True, text=True, check=True)
+    printed: dict[str, str] = json.loads(answer.stdout)
+    return printed
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of an unpacked bundle."""
+    folder = tmp_path_factory.mktemp("bundle")
+    printed = build(folder / "cache")
+    with tarfile.open(printed["path"]) as tar:
+        tar.extractall(folder, filter="data")
+    return folder / printed["release"]
+
+
+def test_sums_cover_every_file(bundle: Path) -> None:
+    lines = (bundle / "SHA256SUMS").read_text().splitlines()
+    sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
+    files = {str(path.relative_to(bundle)): path for path in bundle.rglob("*") if path.is_file()}
+    assert set(sums) == set(files) - {"SHA256SUMS"}
+    assert all(sums[name] == hashlib.sha256(files[name].read_bytes()).hexdigest() for name in sums)
+
+
+def test_wheels_are_those_of_the_lock_and_the_app(bundle: Path) -> None:
+    locked = set(re.findall(r"sha256:([0-9a-f]{64})", (ROOT / "app" / "requirements.txt").read_text()))
+    wheels = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (bundle / "wheels").iterdir()}
+    ours = [name for name, digest in wheels.items() if digest not in locked]
+    assert [name.split("-")[0] for name in ours] == ["molam_webhook"]
+    listed = dict(
+        re.findall(r"^\./wheels/(\S+) --hash=sha256:(\S+)$", (bundle / "install.txt").read_text(), re.MULTILINE)
+    )
+    assert listed == wheels
+
+
+def test_two_builds_are_the_same(bundle: Path, tmp_path: Path) -> None:
+    first = next((bundle.parent / "cache").glob("*.tar"))
+    second = Path(build(tmp_path)["path"])
+    assert first.name == second.name
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_damaged_bundle_is_not_installed(bundle: Path, tmp_path: Path) -> None:
+    """The release's own installer stops at the first file that is not what was built."""
+    for path in bundle.rglob("*"):
+        target = tmp_path / path.relative_to(bundle)
+        target.mkdir(parents=True, exist_ok=True) if path.is_dir() else target.write_bytes(path.read_bytes())
+    wheel = next((tmp_path / "wheels").glob("molam_webhook-*.whl"))
+    wheel.write_bytes(wheel.read_bytes()[:-1])
+    answer = subprocess.run(["sh", tmp_path / "install"], capture_output=True, text=True, check=False)
+    assert answer.returncode != 0
+    assert wheel.name in answer.stdout + answer.stderr
+    assert not (tmp_path / "complete").exists()
+    assert not (tmp_path / "venv").exists()
+
+
+def test_no_index_is_told_plainly(tmp_path: Path) -> None:
+    """Without a package index nothing is left behind, and the message says what to look at."""
+    answer = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "build-bundle", "--python=3.13", "--machine=x86_64", f"--cache={tmp_path}"],
+        env={"PATH": "/usr/bin:/bin", "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": "/dev/null"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 1
+    assert "Is the package index reachable" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert list(tmp_path.glob("*.tar")) == []
