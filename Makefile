@@ -1,6 +1,6 @@
 # Thin names for the scripts. `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help up down status verify setup lock lint format test test-fast molecule bench-provision
+.PHONY: help up down status setup lock lint format test test-fast molecule bench-provision
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'

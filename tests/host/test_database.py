@@ -8,7 +8,7 @@ from testinfra.host import Host
 PSQL = "runuser -u postgres -- psql --no-psqlrc --tuples-only --no-align molam_webhook --command"
 
 
-@pytest.mark.parametrize("setting", ["fsync", "synchronous_commit", "full_page_writes"])
+@pytest.mark.parametrize("setting", ["fsync", "synchronous_commit", "full_page_writes", "data_checksums"])
 def test_durable(host: Host, setting: str) -> None:
     assert host.check_output(f"{PSQL} 'SHOW {setting}'") == "on"
 

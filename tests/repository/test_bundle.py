@@ -17,7 +17,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def build(cache: Path, python: str = "3.13") -> dict[str, str]:
     """Build the bundle into ``cache`` and return what the script printed."""
-    command: list[str | Path] = [sys.executable, ROOT / "scripts" / "build-bundle", f"--python={python}", "--machine=x86_64"]
+    command: list[str | Path] = [
+        sys.executable,
+        ROOT / "scripts" / "build-bundle",
+        f"--python={python}",
+        "--machine=x86_64",
+    ]
     answer = subprocess.run([*command, f"--cache={cache}"], capture_output=True, text=True, check=True)
     printed: dict[str, str] = json.loads(answer.stdout)
     return printed
@@ -52,8 +57,25 @@ def test_wheels_are_those_of_the_lock_and_the_app(bundle: Path) -> None:
     assert listed == wheels
 
 
+def test_installer_is_the_locked_pip(bundle: Path) -> None:
+    (pip,) = (bundle / "installer").iterdir()
+    assert hashlib.sha256(pip.read_bytes()).hexdigest() in (ROOT / "requirements" / "installer.txt").read_text()
+
+
+def test_host_files_are_those_of_the_role(bundle: Path) -> None:
+    """Root's, with the modes that programs and units need, and no folder whose mode could change one of the host's."""
+    source = ROOT / "roles" / "webhook_app" / "files" / "host"
+    with tarfile.open(next((bundle.parent / "cache").glob("host-files-*.tar"))) as tar:
+        members = {member.name: member for member in tar.getmembers()}
+        packed = {name: tar.extractfile(member).read() for name, member in members.items()}  # type: ignore[union-attr]
+    assert packed == {str(path.relative_to(source)): path.read_bytes() for path in source.rglob("*") if path.is_file()}
+    for name, member in members.items():
+        assert (member.uid, member.gid) == (0, 0)
+        assert member.mode == (0o755 if "bin/" in name else 0o644), name
+
+
 def test_two_builds_are_the_same(bundle: Path, tmp_path: Path) -> None:
-    first = next((bundle.parent / "cache").glob("*.tar"))
+    first = next((bundle.parent / "cache").glob("molam-webhook-*.tar"))
     second = Path(build(tmp_path)["path"])
     assert first.name == second.name
     assert first.read_bytes() == second.read_bytes()

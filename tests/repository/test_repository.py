@@ -64,7 +64,10 @@ def test_every_collection_in_use_is_required() -> None:
     assert used == wanted
 
 
-@pytest.mark.parametrize("lock", ["requirements/control.txt", "requirements/test.txt", "app/requirements.txt"])
+@pytest.mark.parametrize(
+    "lock",
+    ["app/requirements.txt", *(f"requirements/{name}.txt" for name in ("control", "installer", "mitogen", "test"))],
+)
 def test_locks_pin_and_hash_everything_and_name_no_address(lock: str) -> None:
     text = (ROOT / lock).read_text()
     packages = re.findall(r"^([A-Za-z0-9][^\s\\]*)", text, re.MULTILINE)

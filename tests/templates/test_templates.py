@@ -66,6 +66,15 @@ def test_postgresql_is_durable_and_logs_no_payment() -> None:
     assert settings["log_error_verbosity"] == "terse"
 
 
+def test_new_cluster_is_right_from_its_first_start() -> None:
+    """What a running server can't take up stands in both places, so that the first start needs no second one."""
+    new = dict(re.findall(r"^(\w+) = (.+)$", render("postgresql", "createcluster.conf.j2"), re.MULTILINE))
+    running = dict(re.findall(r"^(\w+) = (.+)$", render("postgresql", "postgresql.conf.j2"), re.MULTILINE))
+    options = new.pop("initdb_options")
+    assert "--data-checksums" in options
+    assert new == {name: running[name] for name in ("listen_addresses", "max_connections", "shared_buffers")}
+
+
 def test_environment_has_the_settings_and_no_secret() -> None:
     keys = [{"kid": "v1", "secret": "whsec_of_this_test_alone", "state": "active"}]
     text = render("webhook_app", "environment.j2", webhook_app_keys=keys, webhook_app_pool_max=12)
