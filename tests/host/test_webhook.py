@@ -70,3 +70,19 @@ def test_operator_sees_the_event(host: Host, site: Site, event: dict[str, Any]) 
     assert order_status(host, event) == "paid"
     shown = json.loads(host.check_output(f"molam-webhook events show {event['id']} --json"))
     assert shown["event_id"] == event["id"]
+
+
+def test_operator_sees_an_event_whose_payment_id_the_database_cannot_hold(
+    host: Host, site: Site, event: dict[str, Any]
+) -> None:
+    event["data"]["id"] = "p\0"
+    assert site.send(event).status_code == 200
+    shown = json.loads(host.check_output(f"molam-webhook events show {event['id']} --json"))
+    assert (shown["event_id"], shown["order"]) == (event["id"], None)
+
+
+def test_operator_sees_the_settings_and_no_secret(host: Host, site: Site) -> None:
+    shown = host.check_output("molam-webhook check-config")
+    assert "KEYRING" in shown
+    assert f"{site.kid} (active)" in shown
+    assert site.secret not in shown

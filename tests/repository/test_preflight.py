@@ -68,6 +68,19 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"webhook_app_keys": [{"kid": "v1", "secret": f"whsec_test_{SECRET[6:]}", "state": "active"}]},
         ["secret in webhook_app_keys", "vault.yml", "test key"],
     ),
+    "white space around a secret": (
+        {"webhook_app_keys": [{"kid": "v1", "secret": f" {SECRET}", "state": "active"}]},
+        ["Nothing was changed", "webhook_app_keys in vault.yml", "KEYRING"],
+    ),
+    "placeholder that the receiver alone knows": (
+        {"webhook_app_keys": [{"kid": "v1", "secret": "whsec_replace-me_with_yours", "state": "active"}]},
+        ["Nothing was changed", "webhook_app_keys in vault.yml", "KEYRING"],
+    ),
+    "key id of the self-test": (
+        {"webhook_app_keys": [{"kid": "selftest", "secret": SECRET, "state": "active"}]},
+        ["kid in webhook_app_keys", "selftest"],
+    ),
+    "newline at the end": ({"webhook_app_path": "/x\n", "nginx_webhook_path": "/x\n"}, ["webhook_app_path"]),
     "same key id twice": (
         {"webhook_app_keys": [{"kid": "v1", "secret": SECRET, "state": "active"}] * 2},
         ["kid in webhook_app_keys", "each once"],

@@ -43,7 +43,7 @@ async def _show(url: str, event_id: str) -> dict[str, Any] | None:
         shown = _plain(dict(row))
         event = events.parse(row["payload"] or b"")
         intent = orders.payment_intent_id(event) if isinstance(event, Event) else None
-        order = await connection.fetchrow(_ORDER, intent) if isinstance(intent, str) else None
+        order = await connection.fetchrow(_ORDER, intent) if events.is_name(intent) else None
     finally:
         await connection.close()
     # A stored payload is a body that parsed, so it is UTF-8; NULL means that it has been purged.
