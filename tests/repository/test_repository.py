@@ -36,6 +36,10 @@ def test_no_secret_is_in_the_repository() -> None:
     assert found == []
 
 
+def test_no_placeholder_is_left_in_the_docs() -> None:
+    assert [path for path in tracked() if path.suffix == ".md" and "@@" in path.read_text()] == []
+
+
 @pytest.mark.parametrize("name", [".env", "app/.env", "inventories/production/.env", ".state/ssh/id_ed25519"])
 def test_git_ignores_what_holds_secrets(name: str) -> None:
     assert subprocess.run(["git", "check-ignore", "--quiet", name], cwd=ROOT, check=False).returncode == 0
