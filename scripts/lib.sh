@@ -24,6 +24,12 @@ die() {
   exit 1
 }
 
+# misused WHAT: the caller was called in a way that it does not know.
+misused() {
+  printf '%sError:%s %s\n  See %s --help.\n' "$RED" "$PLAIN" "$1" "$0" >&2
+  exit 2
+}
+
 # The caller's help text is the comment block under its #! line.
 usage() { sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$0"; }
 

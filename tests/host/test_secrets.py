@@ -22,7 +22,7 @@ def test_keyring_is_encrypted(host: Host, site: Site) -> None:
     assert host.check_output(SECRETS) == site.secret
 
 
-@pytest.mark.parametrize("path", [KEYRING, "/etc/nginx/molam-tls/privkey.pem"])
+@pytest.mark.parametrize("path", [KEYRING, "/etc/molam-tls/privkey.pem"])
 @pytest.mark.parametrize("user", USERS)
 def test_only_root_reads(host: Host, user: str, path: str) -> None:
     assert host.run(f"test -e {path}").rc == 0

@@ -94,6 +94,7 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["nginx_tls_certificate", "/no/such.pem"],
     ),
     "size without unit": ({"postgresql_shared_buffers": "lots"}, ["postgresql_shared_buffers", "512MB"]),
+    "too many connections": ({"postgresql_max_connections": 300000}, ["postgresql_max_connections", "from 50 to 1000"]),
 }
 
 
@@ -158,6 +159,16 @@ def test_other_operating_system_is_refused(tmp_path: Path, os_release: str) -> N
     answer = preflight(tmp_path, host_with(tmp_path, os_release))
     assert answer.returncode == 2, answer.stdout
     assert "supported are Debian 12 and 13" in " ".join(answer.stdout.split())
+
+
+def test_more_memory_than_the_host_has_is_refused(tmp_path: Path) -> None:
+    """PostgreSQL would not start again, and take the receiver with it."""
+    variables = host_with(tmp_path, DEBIAN.format(13)) | {"postgresql_shared_buffers": "900GB"}
+    answer = preflight(tmp_path, variables)
+    assert answer.returncode == 2, answer.stdout
+    message = " ".join(answer.stdout.split())
+    assert "Nothing was changed" in message
+    assert "postgresql_shared_buffers is 900GB" in message
 
 
 def test_test_key_is_fine_in_staging(tmp_path: Path) -> None:
