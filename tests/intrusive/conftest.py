@@ -1,4 +1,4 @@
 """Tests that change a host or run playbooks on it: for test hosts alone.
 
-``pytest tests/intrusive --ansible-inventory=molecule/inventory --hosts=ansible://debian13 --ssh-config=.state/ssh/config``
+They run as the checks of a host do: ``pytest tests/intrusive`` with the options of molecule/default/verify.yml.
 """
