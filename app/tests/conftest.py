@@ -4,8 +4,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import merchant
 import pytest
 from molam_webhook.config import Settings
+from processing import WorkerProcess, worker_process
 from support import Postgres, Process, Service, environment, query, run_cli
 
 DATABASE = "webhook"
@@ -41,7 +43,7 @@ def postgres() -> Iterator[Postgres]:
 @pytest.fixture
 def database(postgres: Postgres) -> str:
     """The name of a migrated database, emptied for this test."""
-    tables = "event_ids, webhook_deliveries, event_conflicts, selftest_events, orders"
+    tables = "event_ids, webhook_deliveries, forwards, event_conflicts, selftest_events, orders"
     query(postgres.url(DATABASE), f"TRUNCATE {tables}")
     return DATABASE
 
@@ -69,3 +71,20 @@ def serve(postgres: Postgres, database: str, directory: Path) -> Iterator[Callab
     yield start
     for service in started:
         service.close()
+
+
+@pytest.fixture
+def start_worker(postgres: Postgres, database: str, directory: Path) -> Iterator[Callable[..., WorkerProcess]]:
+    """Starts workers as the role they have in production, beside the merchant's tables; each one started is ended."""
+    for statement in merchant.SCHEMA.split(";"):
+        query(postgres.url(database), statement)
+    started: list[WorkerProcess] = []
+
+    def start(**settings: str) -> WorkerProcess:
+        home = directory / f"worker-{len(started)}"
+        started.append(worker_process(postgres.url(database, "molam_webhook_worker"), home, settings))
+        return started[-1]
+
+    yield start
+    for worker in started:
+        worker.close()

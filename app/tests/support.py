@@ -25,6 +25,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 SECRET = "whsec_9f3kq7Vn2Zr8Lw1T"  # noqa: S105  a test's own
 KEYRING = Keyring({b"v1": Key(SECRET.encode(), active=True)}, b"v1")
 PATH = "/molam/webhook"
+DATABASE = "webhook"
 DEADLINE_SECONDS = 20.0
 
 
@@ -52,11 +53,15 @@ def wait_until(condition: Callable[[], object], seconds: float = DEADLINE_SECOND
 
 
 class Postgres:
-    """A PostgreSQL server of our own in a directory of its own, reached over a unix socket only."""
+    """A PostgreSQL server of our own in a directory of its own, reached over a unix socket only.
 
-    def __init__(self, directory: Path) -> None:
+    Only where it is `durable` does it wait for the disk.
+    """
+
+    def __init__(self, directory: Path, *, durable: bool = False) -> None:
         self._bin = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
         self._data = directory / "data"
+        self._fsync = "on" if durable else "off"
         self.directory = directory
         # PostgreSQL refuses to run as root.
         self._as_user = (
@@ -72,14 +77,68 @@ class Postgres:
         subprocess.run(command, check=True, cwd=self.directory, stdout=subprocess.DEVNULL)
 
     def start(self) -> None:
-        options = f"-k {self.directory} -c listen_addresses= -c fsync=off -c max_connections=60"
+        options = f"-k {self.directory} -c listen_addresses= -c fsync={self._fsync} -c max_connections=60"
         self._run("pg_ctl", "-D", self._data, "-l", self.directory / "log", "-o", options, "-w", "start")
 
     def stop(self) -> None:
         self._run("pg_ctl", "-D", self._data, "-m", "immediate", "-w", "stop")
 
+    def kill(self) -> None:
+        """Kill the server's first process; the others notice by themselves, a little later."""
+        os.kill(int((self._data / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+
+    def prepare(self) -> None:
+        """Make the roles and the migrated database that a deployment makes."""
+        for role in ("molam_webhook", "molam_webhook_worker", "molam_webhook_owner"):
+            query(self.url("postgres"), f"CREATE ROLE {role} LOGIN")
+        query(self.url("postgres"), f"CREATE DATABASE {DATABASE} OWNER molam_webhook_owner")
+        done = run_cli("migrate", env=environment(self.url(DATABASE, "molam_webhook_owner")))
+        assert done.returncode == 0, done.stderr
+
     def url(self, database: str, user: str = "root") -> str:
         return f"postgresql://{user}@/{database}?host={self.directory}"
+
+
+class Valkey:
+    """A Valkey server (or Redis, its forerunner) of our own, reached over a unix socket only."""
+
+    def __init__(self, directory: Path) -> None:
+        self.socket = directory / "valkey.sock"
+        self.url = f"unix://{self.socket}"
+        self._program = shutil.which("valkey-server") or shutil.which("redis-server") or ""
+        assert self._program, "install valkey-server or redis-server"
+        self.start()
+
+    def start(self) -> None:
+        options = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir", str(self.socket.parent)]
+        self._process = subprocess.Popen([self._program, *options], stdout=subprocess.DEVNULL)
+        wait_until(self._listens)
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """Let it stand still: it takes connections and answers none."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Bring it back, whether it was killed or stopped."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+        else:
+            self.start()
+
+    def cli(self, *command: str) -> str:
+        program = self._program.replace("-server", "-cli")
+        answer = subprocess.run([program, "-s", self.socket, *command], capture_output=True, text=True, check=True)
+        return answer.stdout.strip()
+
+    close = kill
 
 
 def query(url: str, sql: str, *arguments: object) -> list[asyncpg.Record]:
@@ -143,6 +202,12 @@ class Process:
 
     def lines(self) -> list[dict[str, Any]]:
         return [orjson.loads(line) for line in self.log.read_bytes().splitlines()]
+
+    def suspend(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         os.killpg(self._process.pid, signal.SIGKILL)

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from molam_webhook.batcher import BATCH_MAX, WRITERS, Batcher
+from molam_webhook.batcher import BATCH_MAX, TRIES_MAX, WRITERS, Batcher, RefusedError
 from molam_webhook.outcomes import Outcome
+
+FATAL = 1000
 
 
 class Store:
-    """Stores numbers in memory; a batch with a negative number fails whole. `open` holds commits back."""
+    """Stores numbers in memory. A batch with a negative number is refused; one with FATAL fails for all.
+    `open` holds commits back.
+    """
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -22,8 +26,10 @@ class Store:
     async def __call__(self, batch: Sequence[int]) -> list[Outcome]:
         self.batches.append(list(batch))
         await self.open.wait()
-        if min(batch) < 0:
+        if FATAL in batch:
             raise OSError("disk full")
+        if min(batch) < 0:
+            raise RefusedError
         outcomes = []
         for number in batch:
             outcomes.append(Outcome.DUPLICATE if number in self.known else Outcome.ACCEPTED)
@@ -31,7 +37,7 @@ class Store:
         return outcomes
 
 
-@given(st.lists(st.lists(st.integers(-2, 50), max_size=40), max_size=8))
+@given(st.lists(st.lists(st.integers(-2, 50) | st.just(FATAL), max_size=40), max_size=8))
 def test_each_is_told_what_became_of_its_own(bursts: list[list[int]]) -> None:
     async def scenario() -> None:
         store = Store()
@@ -40,12 +46,40 @@ def test_each_is_told_what_became_of_its_own(bursts: list[list[int]]) -> None:
         for burst in bursts:
             outcomes = await asyncio.gather(*(batcher.submit(number) for number in burst))
             told.extend(zip(burst, outcomes, strict=True))
+            for number, outcome in zip(burst, outcomes, strict=True):
+                # One that is bad alone never fails a neighbour; what fails for all may.
+                assert (outcome is Outcome.UNAVAILABLE) == (number < 0) or FATAL in burst
         await batcher.finish()
-        assert sum(len(batch) for batch in store.batches) == len(told)
         accepted = [number for number, outcome in told if outcome is Outcome.ACCEPTED]
         assert sorted(accepted) == sorted(store.known)
         for number, outcome in told:
             assert number in store.known or outcome is Outcome.UNAVAILABLE
+
+    asyncio.run(scenario())
+
+
+def test_where_all_are_bad_the_search_ends() -> None:
+    async def scenario() -> None:
+        store = Store()
+        batcher = Batcher(store, queue_max=10_000)
+        outcomes = await asyncio.gather(*(batcher.submit(-1) for _ in range(BATCH_MAX)))
+        assert set(outcomes) == {Outcome.UNAVAILABLE}
+        assert len(store.batches) == TRIES_MAX
+
+    asyncio.run(scenario())
+
+
+def test_a_fault_that_is_no_items_own_ends_the_search_and_keeps_what_was_stored() -> None:
+    async def scenario() -> None:
+        store = Store()
+        batcher = Batcher(store, queue_max=10_000)
+        # Found bad with the second half, good alone; the third quarter fails for all.
+        numbers = [1, 2, 3, 4, FATAL, 5, -1, 6]
+        store.open.clear()
+        asking = [asyncio.create_task(batcher.submit(number)) for number in numbers]
+        store.open.set()
+        assert set(await asyncio.gather(*asking)) == {Outcome.UNAVAILABLE}
+        assert len(store.batches) == 1
 
     asyncio.run(scenario())
 

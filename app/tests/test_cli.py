@@ -1,110 +1,114 @@
-"""The command line, as a person or a script meets it."""
+"""The command line, as a person or a script meets it: what all commands share, the settings and the keys."""
 
 import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 
+import click
 import pytest
 from molam_webhook import __version__
-from support import PATH, SECRET, Service, count, environment, event_body, run_cli
-
-Serve = Callable[..., Service]
+from molam_webhook.cli import main
+from molam_webhook.cli.output import safe
+from support import SECRET, Service, environment, event_body, run_cli
 
 NOWHERE = environment("postgresql:///nowhere?host=/nonexistent")
 
-database = pytest.mark.database
+
+def commands(group: click.Group, *names: str) -> list[tuple[str, ...]]:
+    """Each command and each group, by the words that call it."""
+    found = [names]
+    for name, command in group.commands.items():
+        found += commands(command, *names, name) if isinstance(command, click.Group) else [(*names, name)]
+    return found
 
 
-def test_version_and_help() -> None:
+def test_version() -> None:
     assert run_cli("--version", env=NOWHERE).stdout == f"molam-webhook, version {__version__}\n"
-    for command in ([], ["serve"], ["worker"], ["migrate"], ["check-config"], ["send"], ["events", "show"]):
-        shown = run_cli(*command, "--help", env=NOWHERE)
-        assert shown.returncode == 0
-        assert "Usage: " in shown.stdout
 
 
-@pytest.mark.parametrize("command", [["serve", "--uds", "never.sock"], ["check-config"]])
+@pytest.mark.parametrize("names", commands(main), ids=" ".join)
+def test_every_command_has_help_in_lines_that_fit(names: tuple[str, ...]) -> None:
+    command: click.Command = main
+    for name in names:
+        assert isinstance(command, click.Group)
+        command = command.commands[name]
+    assert command.help
+    context = click.Context(command, info_name=" ".join(names), **main.context_settings)
+    text = command.get_help(context)
+    assert all(len(line) <= 110 for line in text.splitlines())
+    for parameter in command.params:
+        assert not isinstance(parameter, click.Option) or parameter.help, parameter.name
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["events", "list"], ["events", "show", "x"], ["events", "retry", "x"]], ids=" ".join
+)
+def test_a_database_that_is_away_is_said_in_a_sentence(command: list[str]) -> None:
+    failed = run_cli(*command, env=NOWHERE)
+    assert failed.returncode == 1
+    assert "The database cannot be asked: " in failed.stdout + failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize("command", [["serve", "--uds", "never.sock"], ["check-config"], ["keys", "list"]])
 def test_a_wrong_configuration_is_listed_whole(command: list[str]) -> None:
-    env = NOWHERE | {"MOLAM_WEBHOOK_SECRET": "hunter2", "DATABASE_POOL_MAX": "many", "LOG_LEVEL": "loud"}
+    env = NOWHERE | {
+        "MOLAM_WEBHOOK_SECRET": "hunter2",
+        "DATABASE_POOL_MAX": "many",
+        "LOG_LEVEL": "loud",
+        "SENTRY_DSN": "https://hunter2.example",
+    }
     failed = run_cli(*command, env=env)
     assert failed.returncode == os.EX_CONFIG
-    for name in ("MOLAM_WEBHOOK_SECRET", "DATABASE_POOL_MAX", "LOG_LEVEL"):
+    for name in ("MOLAM_WEBHOOK_SECRET", "DATABASE_POOL_MAX", "LOG_LEVEL", "SENTRY_DSN"):
         assert f"\n  {name}" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert "hunter2" not in failed.stderr
 
 
 def test_check_config_shows_sources_and_no_secret() -> None:
-    shown = run_cli("check-config", env=NOWHERE)
+    shown = run_cli("check-config", env=NOWHERE | {"SENTRY_DSN": "https://public@sentry.example/1"})
     assert shown.returncode == 0
     lines = {line.split()[0]: line.split()[1:] for line in shown.stdout.splitlines()}
     assert lines["MOLAM_WEBHOOK_SECRET"] == ["environment", "***"]
+    assert lines["SENTRY_DSN"] == ["environment", "***"]
+    assert lines["MOLAM_ADMIN_UDS"] == ["default", "-"]
     assert lines["DATABASE_POOL_MAX"] == ["default", "20"]
     assert SECRET not in shown.stdout
 
 
-def test_sending_to_nobody_is_one_sentence() -> None:
-    failed = run_cli("send", "--url", "http://127.0.0.1:1/molam/webhook", env=NOWHERE)
-    assert failed.returncode == 1
-    assert failed.stderr.startswith("No answer from 127.0.0.1:1: ")
-    assert len(failed.stderr.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [[], ["--url", "ftp://x"], ["--url", "http://x", "--connect-to", "x"], ["--url", "http://x", "--amount", "-1"]],
-    ids=str,
-)
-def test_wrong_usage_is_2(arguments: list[str]) -> None:
-    assert run_cli("send", *arguments, env=NOWHERE).returncode == 2
-
-
-def test_sending_without_a_secret_is_wrong_usage() -> None:
-    env = {name: value for name, value in NOWHERE.items() if name != "MOLAM_WEBHOOK_SECRET"}
-    failed = run_cli("send", "--url", "http://127.0.0.1:1/", env=env)
-    assert failed.returncode == 2
-    assert "MOLAM_WEBHOOK_SECRET" in failed.stderr
-
-
-@database
-def test_send_and_show(serve: Serve, url: str, tmp_path: Path) -> None:
-    service = serve()
-    to = ["--url", f"http://pay.test{PATH}", "--connect-to", f"unix:{service.socket}"]
-    sent = run_cli("send", *to, "--id", "evt_1", "--order-id", "ord_7", env=NOWHERE)
-    assert sent.returncode == 0, sent.stderr
-    assert "answer   200" in sent.stdout
-    assert SECRET not in sent.stdout
-    (tmp_path / "secret").write_text(SECRET + "\n")
-    options = ["--secret-file", str(tmp_path / "secret"), "--kid", "v1", "--type", "refund.succeeded", "--json"]
-    again = json.loads(run_cli("send", *to, *options, env=NOWHERE).stdout)
-    assert again["status"] == 200
-    assert json.loads(again["answer"]) == {"status": "accepted", "id": again["event_id"]}
-    assert again["latency_ms"] > 0
-
-    env = environment(url)
-    shown = run_cli("events", "show", "evt_1", env=env)
+def test_keys_are_listed_without_their_secrets() -> None:
+    keyring = {"v1": {"secret": SECRET, "state": "revoked"}, "v2": {"secret": SECRET[::-1], "state": "active"}}
+    env = NOWHERE | {
+        "KEYRING": json.dumps(keyring),
+        "MOLAM_WEBHOOK_DEFAULT_KID": "v2",
+        "SELFTEST_SECRET": "of-the-host-itself-only",
+    }
+    del env["MOLAM_WEBHOOK_SECRET"]
+    shown = run_cli("keys", "list", env=env)
     assert shown.returncode == 0, shown.stderr
-    assert "event_type         payment.succeeded" in shown.stdout
-    assert shown.stdout.endswith("no order\n")
-    found = json.loads(run_cli("events", "show", "evt_1", "--json", env=env).stdout)
-    assert (found["state"], found["order"]) == ("pending", None)
-    assert json.loads(found["payload"])["data"]["metadata"] == {"order_id": "ord_7"}
-    assert run_cli("events", "show", "evt_none", env=env).returncode == 1
+    assert [line.split()[:2] for line in shown.stdout.splitlines()[1:]] == [
+        ["v1", "revoked"],
+        ["v2", "active"],
+        ["selftest", "active"],
+    ]
+    rows = json.loads(run_cli("keys", "list", "--json", env=env).stdout)
+    assert [row["source"] for row in rows] == [
+        "environment KEYRING",
+        "environment KEYRING",
+        "environment SELFTEST_SECRET",
+    ]
+    for secret in (SECRET, SECRET[::-1], "of-the-host-itself-only"):
+        assert secret not in shown.stdout + json.dumps(rows)
 
 
-@database
-def test_a_forgery_is_refused_and_fails(serve: Serve, url: str) -> None:
-    service = serve()
-    to = ["--url", f"http://pay.test{PATH}", "--connect-to", f"unix:{service.socket}"]
-    forged = run_cli("send", *to, "--forge", "--json", env=NOWHERE)
-    assert forged.returncode == 1
-    assert json.loads(forged.stdout)["status"] == 401
-    assert count(url, "event_ids") == 0
+def test_what_strangers_sent_does_not_steer_the_terminal() -> None:
+    assert safe("a\x1b[2J\nb\u202ec\x9b1m") == "a\\x1b[2J\\nb\\u202ec\\x9b1m"
+    assert safe("Dakar, é, 支付") == "Dakar, é, 支付"
 
 
-@database
-def test_a_second_server_does_not_take_the_socket(serve: Serve, url: str) -> None:
+@pytest.mark.database
+def test_a_second_server_does_not_take_the_socket(serve: Callable[..., Service], url: str) -> None:
     service = serve()
     second = run_cli("serve", "--uds", str(service.socket), env=environment(url))
     assert second.returncode == 1

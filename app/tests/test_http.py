@@ -188,6 +188,31 @@ def test_the_self_test_never_reaches_the_inbox(serve: Serve, url: str, directory
     assert count(url, "selftest_events") == 1
 
 
+def test_the_self_test_is_unknown_to_strangers(serve: Serve, url: str) -> None:
+    service = serve(SELFTEST_SECRET=SECRET + "self", MOLAM_SELFTEST_NETWORKS="10.1.0.0/16, 2001:db8::/32")
+    body = event_body("evt_1")
+    headers = signed_headers(body, kid="selftest", secret=SECRET + "self")
+
+    def ask(*addresses: str) -> tuple[int, str]:
+        with service.client() as client:
+            named = [(name.encode(), value.encode()) for name, value in headers.items()]
+            named += [(b"X-Real-IP", address.encode("latin-1")) for address in addresses]
+            answer = client.post(PATH, content=body, headers=named)
+            return answer.status_code, answer.json().get("error")
+
+    for stranger in ("10.2.0.1", "2001:db9::1", "127.0.0.1", "", "unix:", "10.1.0.1, 10.1.0.1", "10.1.0.1/32", "é"):
+        assert ask(stranger) == (503, "unknown_key"), stranger
+    assert ask("10.1.0.1", "10.1.0.1") == (503, "unknown_key")
+    assert count(url, "selftest_events") == 0
+    for near in ((), ("10.1.255.254",), ("2001:db8::1",)):
+        assert ask(*near) == (200, None)
+    # The limit is on this one key alone.
+    with service.client() as client:
+        real = client.post(PATH, content=body, headers=signed_headers(body) | {"x-real-ip": "10.2.0.1"})
+        assert real.json()["status"] == "accepted"
+    assert count(url, "selftest_events") == count(url, "webhook_deliveries") == 1
+
+
 def test_health(client: httpx.Client) -> None:
     healthy = {"status": "healthy", "database": "healthy", "cache": "disabled"}
     wait_until(lambda: client.get("/health").status_code == 200)

@@ -1,263 +1,348 @@
-"""The worker: effects and done mark together, in any order of events, through failures and lost
-connections.
-"""
+"""The worker: every event acted on once and no more, whatever becomes of workers, handlers and connections."""
 
 import asyncio
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 import asyncpg
-import orjson
 import pytest
-from molam_webhook import event as events
 from molam_webhook import orders
-from molam_webhook.config import WorkerSettings
 from molam_webhook.database import Connection
 from molam_webhook.event import Event
-from molam_webhook.worker import BACKOFF_MAX_SECONDS, Handler, Worker, backoff
-from support import Postgres, Process, Service, count, environment, event_body, query, wait_until
-
-Serve = Callable[..., Service]
+from molam_webhook.handlers import TryLater, Unprocessable
+from molam_webhook.handling import Handling
+from molam_webhook.leases import Abandoned, Item, LeaseLost
+from molam_webhook.logs import MAX_TEXT_CHARACTERS
+from molam_webhook.verdict import BACKOFF_MAX_SECONDS, backoff, judge
+from molam_webhook.worker import Worker
+from processing import Start, acts, pending, settings_with, states, store, told, work
+from pydantic import SecretStr
+from support import DEADLINE_SECONDS, Postgres, Service, count, event_body, query, wait_until
 
 database = pytest.mark.database
 
-
-def store(url: str, *bodies: bytes) -> None:
-    """Put events into the inbox as the receiver would."""
-    for body in bodies:
-        event = events.parse(body)
-        assert isinstance(event, Event)
-        query(
-            url,
-            "INSERT INTO webhook_deliveries (event_id, event_type, created, payload, signature, kid)"
-            " VALUES ($1, $2, $3, $4, '', 'v1')",
-            *(event.id, event.type, event.created, body),
-        )
+EXPIRE = "UPDATE webhook_deliveries SET leased_until = now() WHERE lease IS NOT NULL"
 
 
-def work(url: str, handler: Handler = orders.apply, **settings: object) -> None:
-    """Take every event that is due, once each."""
-
-    async def run() -> None:
-        worker = Worker(WorkerSettings.load().model_copy(update=settings), handler)
-        connection = await asyncpg.connect(url)
-        try:
-            while await worker.step(connection):
-                pass
-        finally:
-            await connection.close()
-
-    asyncio.run(run())
-
-
-def order(url: str, payment_intent_id: str = "pi_1") -> asyncpg.Record | None:
+def order_of(url: str, payment_intent_id: str) -> asyncpg.Record | None:
     rows = query(url, "SELECT * FROM orders WHERE payment_intent_id = $1", payment_intent_id)
     return rows[0] if rows else None
 
 
-def payment(event_id: str, event_type: str, created: object, **data: object) -> bytes:
-    return event_body(event_id, event_type, created=created, **({"id": "pi_1"} | data))
-
-
-def refund(event_id: str, event_type: str, created: object) -> bytes:
-    return event_body(event_id, event_type, created=created, id="re_1", payment_intent="pi_1", amount=1)
-
-
-@pytest.fixture
-def worker(postgres: Postgres, database: str, directory: Path) -> Iterator[Process]:
-    env = environment(
-        postgres.url(database, "molam_webhook_worker"), MOLAM_WORKER_POLL_SECONDS="300", MOLAM_WEBHOOK_SECRET=""
-    )
-    process = Process(["molam_webhook", "worker"], env, directory)
-    yield process
-    process.close()
+def are_left(url: str, number: int) -> bool:
+    """Whether so many events, or fewer, are yet to be done."""
+    return pending(url) <= number
 
 
 @database
-def test_from_the_sender_to_the_order(serve: Serve, worker: Process, url: str) -> None:
-    service = serve()
-    # The worker sleeps for minutes by itself: only the notification can have woken it.
+def test_from_the_sender_to_the_order(serve: Callable[..., Service], start_worker: Start, url: str) -> None:
+    service, worker = serve(), start_worker(MOLAM_WORKER_POLL_SECONDS="300")
+    # It sleeps for minutes by itself: only the notification can have woken it.
     for number in range(3):
         service.deliver(event_body(f"evt_{number}", id=f"pi_{number}", amount=100 + number))
-        wait_until(partial(order, url, f"pi_{number}"))
-    row = order(url, "pi_2")
+        wait_until(partial(order_of, url, f"pi_{number}"))
+    row = order_of(url, "pi_2")
     assert row
     assert (row["status"], row["amount"], row["currency"], row["order_id"]) == ("paid", 102, "XOF", "ord_1")
     assert (row["last_event_id"], row["paid_at"]) == ("evt_2", datetime.fromtimestamp(1_763_800_000, UTC))
-    states = query(url, "SELECT DISTINCT state, attempts, processed_at IS NOT NULL FROM webhook_deliveries")
-    assert [tuple(row) for row in states] == [("done", 1, True)]
+    columns = "state, attempts, processed_at IS NOT NULL, lease, leased_until"
+    found = query(url, f"SELECT DISTINCT {columns} FROM webhook_deliveries")
+    assert [tuple(row) for row in found] == [("done", 1, True, None, None)]
     assert worker.stop() == 0
-    applied = [line for line in worker.lines() if line["event"] == "event_applied"]
+    applied = worker.events("event_applied")
     assert [(line["event_id"], line["payment_id"], line["amount"]) for line in applied] == [
         (f"evt_{number}", f"pi_{number}", 100 + number) for number in range(3)
     ]
 
 
 @database
-def test_it_comes_back_when_the_database_does(postgres: Postgres, worker: Process, url: str) -> None:
-    store(url, payment("evt_1", "payment.succeeded", 1))
+def test_it_comes_back_when_the_database_does(postgres: Postgres, start_worker: Start, url: str) -> None:
+    worker = start_worker(MOLAM_WORKER_POLL_SECONDS="300", MOLAM_HANDLERS="witness")
+    store(url, told("evt_1"))
     postgres.stop()
     postgres.start()
-    store(url, payment("evt_2", "payment.failed", 2))
-    wait_until(lambda: (row := order(url)) and row["status"] == "failed")
+    store(url, told("evt_2"))
+    wait_until(lambda: pending(url) == 0)
+    assert acts(url) == ["evt_1", "evt_2"]
     assert worker.stop() == 0
 
 
 @database
-@pytest.mark.parametrize("order_of_arrival", list(itertools.permutations(range(4))), ids=str)
-def test_any_order_of_arrival_leaves_the_same_order(url: str, order_of_arrival: tuple[int, ...]) -> None:
-    told = [
-        payment("evt_0", "payment.failed", 100),
-        payment("evt_1", "payment.succeeded", "1970-01-01T00:03:20Z", amount=7000, currency="eur"),
-        refund("evt_2", "refund.failed", 300),
-        refund("evt_3", "refund.succeeded", 400),
-    ]
-    store(url, *(told[index] for index in order_of_arrival))
-    work(url)
-    row = order(url)
-    assert row
-    assert (row["status"], row["amount"], row["currency"], row["order_id"]) == ("refunded", 7000, "EUR", "ord_1")
-    columns = ("failed_at", "paid_at", "refund_failed_at", "refunded_at")
-    assert [row[column].timestamp() for column in columns] == [100, 200, 300, 400]
-    assert row["last_event_id"] == f"evt_{order_of_arrival[-1]}"
+def test_a_database_that_is_lost_in_mid_event_costs_an_attempt_and_nothing_else(
+    postgres: Postgres, start_worker: Start, url: str
+) -> None:
+    worker = start_worker(MOLAM_HANDLERS="witness")
+    for event_id in ("evt_1", "evt_2"):
+        store(url, told(event_id, do="linger"))
+        wait_until(lambda: query(url, "SELECT FROM webhook_deliveries WHERE lease IS NOT NULL"))
+        postgres.stop()
+        postgres.start()
+        wait_until(lambda: pending(url) == 0)
+        assert worker.events("event_abandoned")
+    assert acts(url) == ["evt_1", "evt_2"]
+    # At first the database may forget even that there was an attempt; from then on the worker makes sure.
+    assert states(url) in [{"evt_1": ("done", attempts), "evt_2": ("done", 2)} for attempts in (1, 2)]
 
 
 @database
-@pytest.mark.parametrize("backwards", [False, True])
-@pytest.mark.parametrize(
-    ("told", "status"),
-    [
-        ([("payment.succeeded", 2), ("payment.failed", 1)], "paid"),
-        ([("payment.succeeded", 1), ("payment.failed", 2)], "failed"),
-        ([("payment.succeeded", 1), ("payment.failed", 1)], "paid"),
-        ([("payment.succeeded", 2), ("refund.succeeded", 1)], "refunded"),
-        ([("payment.succeeded", 1), ("refund.failed", 2)], "paid"),
-        ([("refund.failed", 2)], "pending"),
-    ],
-)
-def test_status(url: str, told: list[tuple[str, int]], status: str, backwards: bool) -> None:
-    bodies = [payment(f"evt_{number}", *event) for number, event in enumerate(told)]
-    store(url, *(reversed(bodies) if backwards else bodies))
-    work(url)
-    row = order(url)
-    assert row
-    assert row["status"] == status
+def test_killed_workers_act_on_every_event_once(start_worker: Start, url: str) -> None:
+    store(url, *(told(f"evt_{number:03}") for number in range(400)))
+    worker = start_worker(MOLAM_HANDLERS="witness,orders")
+    for left in (350, 220, 130, 40):
+        wait_until(partial(are_left, url, left))
+        worker.kill()
+        worker.restart()
+    wait_until(lambda: pending(url) == 0)
+    assert acts(url) == [f"evt_{number:03}" for number in range(400)]
+    assert count(url, "orders") == 400
+    # Some were in hand when it was killed.
+    assert {("done", 1), ("done", 2)} <= set(states(url).values())
+    assert {state for state, _ in states(url).values()} == {"done"}
 
 
 @database
-def test_other_types_are_done_without_effect(url: str) -> None:
-    store(url, event_body("evt_1", "payout.created", id=None))
-    work(url)
-    assert query(url, "SELECT state FROM webhook_deliveries")[0][0] == "done"
-    assert count(url, "orders") == 0
+def test_two_workers_share_the_work(start_worker: Start, url: str) -> None:
+    workers = [start_worker(MOLAM_HANDLERS="witness", MOLAM_WORKER_LEASE_SECONDS="60") for _ in range(2)]
+    store(url, *(told(f"evt_{number:03}", do="linger") for number in range(16)))
+    wait_until(lambda: pending(url) == 0)
+    assert acts(url) == [f"evt_{number:03}" for number in range(16)]
+    assert set(states(url).values()) == {("done", 1)}
+    assert all(worker.events("event_applied") for worker in workers)
+
+
+@database
+def test_a_dead_workers_event_is_taken_over_when_its_lease_ends(start_worker: Start, url: str) -> None:
+    first = start_worker(MOLAM_HANDLERS="witness", MOLAM_WORKER_LEASE_SECONDS="600")
+    store(url, told("evt_1", do="hang"), told("evt_2"))
+    wait_until(lambda: states(url) == {"evt_1": ("pending", 1), "evt_2": ("done", 1)})
+    first.kill()
+    start_worker()
+    store(url, told("evt_3"))
+    wait_until(lambda: states(url)["evt_3"] == ("done", 1))
+    assert states(url)["evt_1"] == ("pending", 1)
+    query(url, EXPIRE)
+    wait_until(lambda: states(url)["evt_1"] == ("done", 2))
+
+
+@database
+def test_a_worker_that_stood_still_past_its_lease_commits_nothing(start_worker: Start, url: str) -> None:
+    first = start_worker(MOLAM_HANDLERS="witness", SHOP_DO="stand still")
+    store(url, told("evt_1"))
+    first.wait_suspended()
+    second = start_worker(MOLAM_HANDLERS="witness")
+    wait_until(lambda: states(url) == {"evt_1": ("done", 2)})
+    first.resume()
+    wait_until(lambda: first.events("event_abandoned"))
+    assert not first.events("event_applied")
+    assert len(second.events("event_applied")) == 1
+    assert acts(url) == ["evt_1"]
+
+
+@database
+def test_who_has_lost_the_lease_marks_nothing(url: str) -> None:
+    async def act(connection: Connection, event: Event, _received_at: datetime) -> None:
+        await connection.execute("INSERT INTO orders (payment_intent_id, last_event_id) VALUES ('pi', $1)", event.id)
+
+    async def run() -> None:
+        handling = Handling(settings_with(act).molam_handlers, forwarding=False)
+        queue = handling.queue
+        connection = await asyncpg.connect(url)
+        late = await queue.take(connection, 60, durable=True)
+        assert isinstance(late, Item)
+        assert await queue.take(connection, 60, durable=True) is None
+        assert await queue.abandoned(connection) == []
+        assert await queue.take_over(connection, late.id, 60) is None
+        assert not await queue.bury(connection, late.id, "not yet")
+        await connection.execute(EXPIRE)
+        assert await queue.take(connection, 60, durable=True) is None
+        assert await queue.abandoned(connection) == [Abandoned(late.id, 1, "evt_1", "payment.succeeded")]
+        heir = await queue.take_over(connection, late.id, 60)
+        assert isinstance(heir, Item)
+        assert heir.attempts == 2
+        for attempt in (
+            handling.perform(connection, late),
+            queue.done(connection, late),
+            queue.failed(connection, late, "dead", "", 0),
+        ):
+            with pytest.raises(LeaseLost):
+                await attempt
+        assert await connection.fetchval("SELECT count(*) FROM orders") == 0
+        await handling.perform(connection, heir)
+        with pytest.raises(LeaseLost):
+            await handling.perform(connection, heir)
+        assert await connection.fetchval("SELECT count(*) FROM orders") == 1
+        await connection.close()
+
+    store(url, told("evt_1"))
+    asyncio.run(run())
+    assert states(url) == {"evt_1": ("done", 2)}
+
+
+@database
+def test_an_event_that_kills_its_worker_ends_up_dead_and_takes_no_other_with_it(start_worker: Start, url: str) -> None:
+    worker = start_worker(MOLAM_HANDLERS="witness", MOLAM_WORKER_MAX_ATTEMPTS="3")
+    beside = [f"evt_0{number}" for number in range(3)]
+    store(url, told("evt_dead", do="die"), *(told(event_id, do="linger") for event_id in beside))
+    worker.wait()
+    later = [f"evt_{number}" for number in range(10, 34)]
+    store(url, *(told(event_id, do="linger") for event_id in later))
+    assert worker.live_through(partial(are_left, url, 0)) == 3
+    found = states(url)
+    assert found["evt_dead"] == ("dead", 3)
+    # Some were at work beside it when it killed for the first time; nothing was at any other time.
+    assert ("done", 2) in {found[event_id] for event_id in beside} <= {("done", 1), ("done", 2)}
+    assert {found[event_id] for event_id in later} == {("done", 1)}
+    assert acts(url) == beside + later
+    (row,) = query(url, "SELECT last_error, lease FROM webhook_deliveries WHERE state = 'dead'")
+    assert tuple(row) == ("its worker ended over it, or lost the database, 3 times", None)
+    assert [(line["level"], line["event_id"]) for line in worker.events("event_failed")] == [("error", "evt_dead")]
+
+
+@database
+def test_events_are_worked_on_side_by_side(url: str) -> None:
+    async def run() -> None:
+        together = asyncio.Barrier(3)
+
+        async def meet(_connection: Connection, _event: Event, _received_at: datetime) -> None:
+            # None gets past unless three are here.
+            await together.wait()
+            worker.stop()
+
+        worker = Worker(settings_with(meet, database_url=SecretStr(url), molam_worker_concurrency=3))
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await worker.run()
+
+    store(url, *(told(f"evt_{number}") for number in range(3)))
+    asyncio.run(run())
+    assert set(states(url).values()) == {("done", 1)}
+
+
+@database
+def test_a_stopped_worker_finishes_what_it_has_in_hand_and_nothing_more(start_worker: Start, url: str) -> None:
+    settings = {"MOLAM_WORKER_CONCURRENCY": "2", "MOLAM_WORKER_LEASE_SECONDS": "60"}
+    worker = start_worker(MOLAM_HANDLERS="witness", **settings)
+    store(url, *(told(f"evt_{number}", do="linger") for number in range(6)))
+    wait_until(lambda: query(url, "SELECT count(*) FROM webhook_deliveries WHERE lease IS NOT NULL")[0][0] == 2)
+    assert worker.stop() == 0
+    assert sorted(states(url).values()) == [("done", 1)] * 2 + [("pending", 0)] * 4
+    assert acts(url) == ["evt_0", "evt_1"]
+    assert query(url, "SELECT count(*) FROM webhook_deliveries WHERE lease IS NOT NULL")[0][0] == 0
 
 
 @database
 def test_what_fails_is_tried_again_later_and_parked_in_the_end(url: str) -> None:
-    store(url, payment("evt_1", "payment.succeeded", 1, amount="5000"), payment("evt_2", "payment.failed", 1))
+    async def spoil(connection: Connection, event: Event, received_at: datetime) -> None:
+        await orders.apply(connection, event, received_at)
+        if event.id == "evt_1":
+            await connection.execute("SELECT 1 / 0")
+
+    store(url, told("evt_1"), told("evt_2"))
     for attempt in (1, 2, 3):
-        work(url, molam_worker_max_attempts=3)
+        work(url, spoil, molam_worker_max_attempts=3)
         (row,) = query(
             url, "SELECT *, next_attempt_at > now() AS later FROM webhook_deliveries WHERE event_id = 'evt_1'"
         )
-        assert (row["state"], row["attempts"]) == ("pending" if attempt < 3 else "dead", attempt)
+        assert (row["state"], row["attempts"], row["lease"]) == ("pending" if attempt < 3 else "dead", attempt, None)
         assert row["later"]
-        assert "amount" in row["last_error"]
+        assert row["last_error"] == "DivisionByZeroError: division by zero"
         query(url, "UPDATE webhook_deliveries SET next_attempt_at = now()")
-    work(url, molam_worker_max_attempts=3)
-    assert query(url, "SELECT max(attempts) FROM webhook_deliveries")[0][0] == 3
-    (row,) = query(url, "SELECT status FROM orders")
-    assert row["status"] == "failed"
+    work(url, spoil, molam_worker_max_attempts=3)
+    # Of the effects that came before the failure none was kept.
+    assert [row["payment_intent_id"] for row in query(url, "SELECT * FROM orders")] == ["pi_evt_2"]
+    assert states(url) == {"evt_1": ("dead", 3), "evt_2": ("done", 1)}
 
 
 @database
-@pytest.mark.parametrize("raises", [False, True])
-def test_a_failure_after_effects_keeps_none_of_them(url: str, raises: bool) -> None:
-    async def spoil(connection: Connection, event: Event, received_at: datetime) -> str | None:
-        assert await orders.apply(connection, event, received_at) is None
-        if raises:
-            await connection.execute("SELECT 1 / 0")
-        return "never mind"
-
-    store(url, payment("evt_1", "payment.succeeded", 1))
-    work(url, spoil)
-    assert count(url, "orders") == 0
-    (row,) = query(url, "SELECT state, attempts, last_error FROM webhook_deliveries")
-    assert (row["state"], row["attempts"]) == ("pending", 1)
-    assert ("DivisionByZeroError" if raises else "never mind") in row["last_error"]
+def test_bad_data_is_parked_at_once(start_worker: Start, url: str) -> None:
+    store(url, event_body("evt_1", amount="5000"), event_body("evt_2"))
+    query(url, "UPDATE webhook_deliveries SET payload = '{' WHERE event_id = 'evt_2'")
+    worker = start_worker()
+    wait_until(lambda: pending(url) == 0)
+    assert states(url) == {"evt_1": ("dead", 1), "evt_2": ("dead", 1)}
+    faults = [row[0] for row in query(url, "SELECT last_error FROM webhook_deliveries ORDER BY event_id")]
+    assert faults == ["data.amount is not a whole number of minor units", "the stored payload is invalid_json"]
+    assert [line["level"] for line in worker.events("event_failed")] == ["error", "error"]
 
 
 @database
-def test_a_lost_connection_is_not_the_events_fault(url: str) -> None:
-    async def lose(connection: Connection, event: Event, received_at: datetime) -> str | None:
+def test_an_error_that_a_handler_hides_does_not_make_the_event_done(url: str) -> None:
+    async def hide(connection: Connection, event: Event, received_at: datetime) -> None:
         await orders.apply(connection, event, received_at)
-        await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
-        return None
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await connection.execute("SELECT 1 / 0")
 
-    store(url, payment("evt_1", "payment.succeeded", 1))
-    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
-        work(url, lose)
+    store(url, told("evt_1"))
+    work(url, hide)
+    assert states(url) == {"evt_1": ("pending", 1)}
     assert count(url, "orders") == 0
-    assert query(url, "SELECT attempts FROM webhook_deliveries")[0][0] == 0
 
 
 @database
-def test_two_workers_never_take_the_same_event(url: str) -> None:
-    store(url, payment("evt_1", "payment.succeeded", 1))
-    taken: list[str] = []
+@pytest.mark.parametrize(("do", "fault"), [("hang", "not finished within 1 s"), ("cancel", "CancelledError: ")])
+def test_a_handler_that_hangs_or_is_cancelled_does_not_cost_the_worker_a_lane(
+    start_worker: Start, url: str, do: str, fault: str
+) -> None:
+    start_worker(MOLAM_HANDLERS="witness", MOLAM_WORKER_CONCURRENCY="1")
+    store(url, told("evt_1", do=do))
+    wait_until(lambda: query(url, "SELECT last_error FROM webhook_deliveries")[0][0] == fault)
+    store(url, told("evt_2"))
+    wait_until(lambda: states(url)["evt_2"] == ("done", 1))
+    assert states(url)["evt_1"] == ("pending", 1)
+    assert acts(url) == ["evt_2"]
+
+
+@database
+def test_what_was_put_back_by_hand_is_nobodys(url: str) -> None:
+    async def put_back(_connection: Connection, _event: Event, _received_at: datetime) -> None:
+        raise AssertionError("it must not come so far")
 
     async def run() -> None:
-        others = await asyncpg.connect(url)
-
-        async def meanwhile(_connection: Connection, event: Event, _received_at: datetime) -> str | None:
-            taken.append(event.id)
-            assert not await first.step(others)
-            return None
-
-        first = Worker(WorkerSettings.load(), meanwhile)
+        chosen = settings_with(put_back)
+        handling = Handling(chosen.molam_handlers, forwarding=False)
         connection = await asyncpg.connect(url)
-        assert await first.step(connection)
+        item = await handling.queue.take(connection, 60, durable=True)
+        assert item
+        await connection.execute("UPDATE webhook_deliveries SET attempts = 0, lease = NULL, leased_until = NULL")
+        with pytest.raises(LeaseLost):
+            await handling.perform(connection, item)
         await connection.close()
-        await others.close()
 
+    store(url, told("evt_1"))
     asyncio.run(run())
-    assert taken == ["evt_1"]
+    assert states(url) == {"evt_1": ("pending", 0)}
+
+
+class Outage(Exception):
+    """As the database's own errors are."""
+
+    sqlstate = "53100"
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("error", "attempts", "state", "fault"),
     [
-        None,
-        [],
-        {},
-        {"id": ""},
-        {"id": 7},
-        {"id": "a\0"},
-        {"id": "x" * 256},
-        {"id": "pi", "amount": "5", "currency": "XOF"},
-        {"id": "pi", "amount": 5.0, "currency": "XOF"},
-        {"id": "pi", "amount": True, "currency": "XOF"},
-        {"id": "pi", "amount": -1, "currency": "XOF"},
-        {"id": "pi", "amount": 2**63, "currency": "XOF"},
-        {"id": "pi", "amount": 5, "currency": "€"},
-        {"id": "pi", "amount": 5},
-        {"id": "pi", "amount": 5, "currency": "XOF", "metadata": {"order_id": 5}},
+        (ValueError("no"), 2, "pending", "ValueError: no"),
+        (ValueError("no"), 3, "dead", "ValueError: no"),
+        (TryLater("not yet"), 3, "dead", "not yet"),
+        (Unprocessable("never"), 1, "dead", "never"),
+        (Outage("disk full"), 3, "pending", "Outage: disk full"),
+        (asyncpg.DiskFullError("disk full"), 99, "pending", "DiskFullError: disk full"),
+        (asyncpg.QueryCanceledError("too slow"), 3, "dead", "QueryCanceledError: too slow"),
+        (ValueError("a\0b\ud800"), 1, "pending", "ValueError: a\\0b\\ud800"),
+        (Unprocessable("x" * 9999), 1, "dead", "x" * MAX_TEXT_CHARACTERS),
     ],
-    ids=range(15),
+    ids=range(9),
 )
-def test_bad_data_is_a_reason_and_not_a_crash(data: object) -> None:
-    event = events.parse(orjson.dumps({"id": "e", "type": "payment.succeeded", "data": data}))
-    assert isinstance(event, Event)
-    assert isinstance(orders.read_payment(event), str)
+def test_what_a_failure_means(error: Exception, attempts: int, state: str, fault: str) -> None:
+    verdict = judge(error, attempts, attempts_max=3, backoff_seconds=5)
+    assert (verdict.state, verdict.fault) == (state, fault)
 
 
-@pytest.mark.parametrize("name", ["payment_intent", "payment_intent_id", "payment_id", "id"])
-def test_a_refund_names_its_payment(name: str) -> None:
-    event = Event("e", "refund.succeeded", None, {"id": "re_1", name: "pi_1"})
-    assert orders.payment_intent_id(event) == "pi_1"
+def test_who_asks_for_more_time_gets_it_up_to_an_hour() -> None:
+    for asked, low, high in ((0, 2.5, 7.5), (600, 600, 600), (99_999, BACKOFF_MAX_SECONDS, BACKOFF_MAX_SECONDS)):
+        verdict = judge(TryLater("not yet", asked), 1, attempts_max=3, backoff_seconds=5)
+        assert low <= verdict.pause <= high
 
 
 def test_backoff_doubles_up_to_an_hour() -> None:

@@ -108,3 +108,10 @@ def test_no_index_is_told_plainly(tmp_path: Path) -> None:
     assert "Is the package index reachable" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert list(tmp_path.glob("*.tar")) == []
+
+
+def test_a_host_needs_no_more_than_the_control_machine_would() -> None:
+    """pip judges a lock's conditions by the Python that it runs on, and not by the host's."""
+    lock = (ROOT / "app" / "requirements.txt").read_text()
+    assert "==" in lock
+    assert re.findall(r"^\S+ ; .*python.*version.*$", lock, re.MULTILINE) == []

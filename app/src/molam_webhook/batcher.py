@@ -2,6 +2,10 @@
 
 There is no timer. A request that finds a free writer starts a batch with whatever arrives in the same turn
 of the event loop; while all writers are busy committing, the next batch gathers.
+
+A batch that is refused for what is in it is halved until the bad item stands alone, so that one item never fails
+its neighbours. What was verified and still refused is not the sender's fault: it is UNAVAILABLE like all that could not
+be stored, and comes again.
 """
 
 import asyncio
@@ -15,14 +19,20 @@ from molam_webhook.outcomes import Outcome
 
 BATCH_MAX = 256
 WRITERS = 2
+# Enough to find thirty bad items in a full batch. Where far more are bad, it is not the items that are wrong.
+TRIES_MAX = 256
 
 T = TypeVar("T")
 
 
+class RefusedError(Exception):
+    """A batch was refused for what one of its items holds. Smaller batches may pass."""
+
+
 class Batcher(Generic[T]):
     """Gathers items into batches of up to BATCH_MAX for `store`, which commits a batch and returns its
-    outcomes in order, or raises having promised nothing. At most `queue_max` items wait; beyond that they
-    are turned away.
+    outcomes in order, or raises having promised nothing: RefusedError where smaller batches may pass. At
+    most `queue_max` items wait; beyond that they are turned away.
     """
 
     def __init__(self, store: Callable[[Sequence[T]], Awaitable[Sequence[Outcome]]], queue_max: int) -> None:
@@ -46,6 +56,11 @@ class Batcher(Generic[T]):
             writer.add_done_callback(self._writers.discard)
         return await answer
 
+    @property
+    def waiting(self) -> int:
+        """How many items no writer has taken yet."""
+        return len(self._queue)
+
     async def finish(self) -> None:
         """Wait until everything submitted has been stored or turned away."""
         while self._writers:
@@ -61,9 +76,24 @@ class Batcher(Generic[T]):
                     answer.set_result(outcome)
 
     async def _stored(self, items: Sequence[T]) -> Sequence[Outcome]:
-        try:
-            return await self._store(items)
-        except Exception as error:
-            # Whatever went wrong, nobody may be told that the event is safe.
-            logger.error("batch_not_stored", size=len(items), **logs.describe(error))
-            return [Outcome.UNAVAILABLE] * len(items)
+        # Until an item is known to be stored, nobody may be told that it is safe.
+        outcomes = [Outcome.UNAVAILABLE] * len(items)
+        parts = [(0, len(items))]
+        tries = 0
+        while parts and tries < TRIES_MAX:
+            start, end = parts.pop()
+            tries += 1
+            try:
+                outcomes[start:end] = await self._store(items[start:end])
+            except RefusedError:
+                if end - start > 1:
+                    # The first half is taken first: of two items with the same id, the first is the one kept.
+                    middle = (start + end) // 2
+                    parts += [(middle, end), (start, middle)]
+            except Exception as error:
+                # Not the items' doing, so the others would fare no better.
+                logger.error("batch_not_stored", size=len(items), **logs.describe(error))
+                return outcomes
+        if parts:
+            logger.error("batch_not_stored", size=len(items), error="TooManyRefused", tries=tries)
+        return outcomes

@@ -6,6 +6,9 @@ directory that the service manager names in $CREDENTIALS_DIRECTORY.
 
 import os
 import re
+from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -20,8 +23,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from molam_webhook import keyring
-from molam_webhook.keyring import KID, SELFTEST_KID, Keyring, KeyringError
+from molam_webhook import handlers, keyring
+from molam_webhook.handlers import Handlers
+from molam_webhook.keyring import KID, SELFTEST_KID, Key, Keyring, KeyringError
 
 MAX_BODY_BYTES = 262_144
 
@@ -44,6 +48,9 @@ class Settings(BaseSettings):
     database_url: SecretStr = SecretStr("postgresql:///molam_webhook?host=/run/postgresql")
     molam_environment: Literal["production", "staging", "demo"] = "production"
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    # The socket for health and metrics (mode 0660), and where errors are reported to; neither without it.
+    molam_admin_uds: Path | None = None
+    sentry_dsn: SecretStr | None = None
 
     @field_validator("database_url")
     @classmethod
@@ -55,6 +62,13 @@ class Settings(BaseSettings):
         if scheme not in ("postgresql", "postgres"):
             raise ValueError("must begin with postgresql://")
         return url
+
+    @field_validator("sentry_dsn")
+    @classmethod
+    def _check_sentry_dsn(cls, dsn: SecretStr | None) -> SecretStr | None:
+        if dsn is not None and not re.fullmatch(r"https?://[^@/\s]+@[^/\s]+/(\S*/)?\d+", dsn.get_secret_value()):
+            raise ValueError("must be like https://<key>@<host>/<project number>")
+        return dsn
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -95,16 +109,100 @@ class Settings(BaseSettings):
         return rows
 
 
-class WorkerSettings(Settings):
-    """What `worker` reads besides: attempts in all before an event is parked, the first pause after a
-    failure, and how long to sleep when no notification comes (seconds)."""
+class CacheSettings(Settings):
+    """Where the cache is, which one can do without: `unix:///run/molam-valkey/valkey.sock`, `redis://host:6379/0`."""
 
+    valkey_url: SecretStr | None = None
+
+    @field_validator("valkey_url")
+    @classmethod
+    def _check_valkey_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None or not url.get_secret_value():
+            return None
+        if not re.fullmatch(r"unix:///\S+|rediss?://[^/\s]\S*", url.get_secret_value()):
+            raise ValueError("must be like unix:///path/to/socket, redis://host:6379/0 or rediss://host:6379/0")
+        return url
+
+
+class ApiSettings(CacheSettings):
+    """What `payment_intents` reads besides: the Molam API's address, version included, and the secret key."""
+
+    molam_api_url: Annotated[str, Field(validate_default=True)] = ""
+    molam_api_key: SecretStr | None = None
+
+    @field_validator("molam_api_url")
+    @classmethod
+    def _check_api_url(cls, url: str, info: ValidationInfo) -> str:
+        production = info.data.get("molam_environment", "production") == "production"
+        if not url:
+            return "https://api.molam.com/v1" if production else "https://api.sandbox.molam.com/v1"
+        if not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~-]+)*", url):
+            raise ValueError("must be like https://api.molam.com/v1")
+        if production and not url.startswith("https://"):
+            raise ValueError("must begin with https:// when MOLAM_ENVIRONMENT=production")
+        return url
+
+    @field_validator("molam_api_key")
+    @classmethod
+    def _check_api_key(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if key is None or not key.get_secret_value():
+            return None
+        production = info.data.get("molam_environment", "production") == "production"
+        faults = list(keyring.secret_faults(key.get_secret_value(), production=production))
+        # Anything else would be quoted by the error of the HTTP library that refuses it.
+        if not re.fullmatch(r"[A-Za-z0-9._~+/=-]*", key.get_secret_value()):
+            faults.append("the key has characters that no HTTP header can carry")
+        if key.get_secret_value().startswith("pk_"):
+            faults.append("this is the publishable key; the API wants the secret one (sk_...)")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return key
+
+
+class WorkerSettings(ApiSettings):
+    """What `worker` reads besides: how many events it has in hand side by side and for how long (seconds); attempts in
+    all before one is parked, the first pause after a failure and how long to sleep when no notification comes
+    (seconds); what acts on events; and where they are forwarded to, with the secret that signs them, if anywhere.
+    """
+
+    molam_worker_concurrency: Annotated[int, Field(ge=1, le=32)] = 4
+    molam_worker_lease_seconds: Annotated[float, Field(ge=1, le=600)] = 30
     molam_worker_max_attempts: Annotated[int, Field(ge=1, le=100)] = 12
     molam_worker_backoff_seconds: Annotated[float, Field(gt=0, le=3600)] = 5
     molam_worker_poll_seconds: Annotated[float, Field(gt=0, le=300)] = 2
+    # Arrives as text; the validator makes it what its type says.
+    molam_handlers: Annotated[Handlers, NoDecode] = Field(default="orders", validate_default=True)
+    molam_forward_url: str = ""
+    forward_secret: SecretStr | None = Field(default=None, validate_default=True)
+
+    @field_validator("molam_handlers", mode="plain")
+    @classmethod
+    def _load_handlers(cls, names: str) -> Handlers:
+        return handlers.load(names)
+
+    @field_validator("molam_forward_url")
+    @classmethod
+    def _check_forward_url(cls, url: str) -> str:
+        if url and not re.fullmatch(r"https?://[A-Za-z0-9._:\[\]-]+(/[!-~]*)?", url):
+            raise ValueError("must be like http://shop.internal:8080/molam, with no user or password")
+        if "#" in url:
+            raise ValueError("must have no fragment (#)")
+        return url
+
+    @field_validator("forward_secret")
+    @classmethod
+    def _check_forward_secret(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if secret is None or not secret.get_secret_value():
+            if info.data.get("molam_forward_url"):
+                raise ValueError("is missing; MOLAM_FORWARD_URL is set, and what is sent there is signed")
+            return None
+        production = info.data.get("molam_environment", "production") == "production"
+        if faults := list(keyring.secret_faults(secret.get_secret_value(), production=production)):
+            raise ValueError("; ".join(faults))
+        return secret
 
 
-class ReceiverSettings(Settings):
+class ReceiverSettings(CacheSettings):
     """What `serve` reads besides: the endpoint, its bounds, the connection pool and the keys."""
 
     database_pool_min: Annotated[int, Field(ge=0, le=100)] = 5
@@ -115,6 +213,12 @@ class ReceiverSettings(Settings):
     molam_webhook_queue_max: Annotated[int, Field(ge=1, le=100_000)] = 2048
     molam_webhook_default_kid: str = "v1"
     molam_webhook_secret: SecretStr | None = None
+    # The self-test's own key, and the networks it is taken from, a comma list; from the host itself it always is.
+    selftest_secret: SecretStr | None = None
+    molam_selftest_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = (
+        IPv4Network("127.0.0.0/8"),
+        IPv6Network("::1/128"),
+    )
     # Arrives as text, or as None when there is no such credential; the validator makes it what its type says.
     keyring: Annotated[Keyring, NoDecode] = Field(default=None, validate_default=True)
 
@@ -139,9 +243,39 @@ class ReceiverSettings(Settings):
             raise ValueError(f"must be 1 to 64 of A-Z a-z 0-9 _ . - and not {SELFTEST_KID}")
         return kid
 
+    @field_validator("molam_selftest_networks", mode="before")
+    @classmethod
+    def _read_networks(cls, networks: object) -> object:
+        if not isinstance(networks, str):
+            return networks
+        try:
+            return tuple(ip_network(network.strip()) for network in networks.split(",") if network.strip())
+        except ValueError as error:
+            raise ValueError(f"{error}; must be like 10.0.0.0/8,2001:db8::/32") from None
+
+    @field_validator("selftest_secret")
+    @classmethod
+    def _check_selftest_secret(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        production = info.data.get("molam_environment", "production") == "production"
+        text = secret.get_secret_value() if secret is not None else None
+        if text is not None and (faults := list(keyring.secret_faults(text, production=production))):
+            raise ValueError("; ".join(faults))
+        return secret
+
     @field_validator("keyring", mode="plain")
     @classmethod
     def _read_keyring(cls, text: object, info: ValidationInfo) -> Keyring:
+        keys = cls._read_senders_keyring(text, info)
+        secret, kid = info.data.get("selftest_secret"), SELFTEST_KID.encode()
+        if secret is None:
+            return keys
+        if kid in keys.keys:
+            raise KeyringError([f"SELFTEST_SECRET: is set, and KEYRING has the kid {SELFTEST_KID}; keep one of them"])
+        own = Key(secret.get_secret_value().encode(), active=True)
+        return replace(keys, keys={**keys.keys, kid: own})
+
+    @classmethod
+    def _read_senders_keyring(cls, text: object, info: ValidationInfo) -> Keyring:
         secret = info.data.get("molam_webhook_secret")
         default_kid = info.data.get("molam_webhook_default_kid", "v1")
         production = info.data.get("molam_environment", "production") == "production"
@@ -174,7 +308,7 @@ def _faults(details: ErrorDetails) -> list[str]:
 
 def _masked(name: str, value: object) -> str:
     match value:
-        case SecretStr() if name == "database_url":
+        case SecretStr() if name in ("database_url", "valkey_url"):
             # Useful without its password, which may stand before the host or among the parameters.
             return re.sub(r"(?<=:)[^:@/]+(?=@)|(?<=password=)[^&]+", "***", value.get_secret_value())
         case SecretStr():
@@ -182,6 +316,8 @@ def _masked(name: str, value: object) -> str:
         case Keyring(keys=keys):
             states = {kid.decode(): "active" if key.active else "revoked" for kid, key in keys.items()}
             return ", ".join(f"{kid} ({state})" for kid, state in states.items())
+        case tuple():
+            return ", ".join(map(str, value)) or "-"
         case None:
             return "-"
         case _:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -15,6 +16,8 @@ from molam_webhook.logs import logger
 
 CONNECT_SECONDS = 2.0
 STATEMENT_SECONDS = 4.0
+# Where a person waits, who has asked for it.
+PATIENT_SECONDS = 60.0
 REOPEN_SECONDS = 1.0
 PROBE_SECONDS = 2.0
 PROBE_INTERVAL_SECONDS = 1.0
@@ -28,11 +31,24 @@ _PROBE = "SELECT has_table_privilege('webhook_deliveries', 'INSERT') AND NOT pg_
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
 
-async def connect(url: str, application_name: str) -> asyncpg.Connection[asyncpg.Record]:
+async def connect(
+    url: str, application_name: str, statement_seconds: float = STATEMENT_SECONDS
+) -> asyncpg.Connection[asyncpg.Record]:
     """Open one connection. Raises one of ERRORS."""
-    connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(url, **_options(application_name))
+    options = _options(application_name, statement_seconds)
+    connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(url, **options)
     await _insist_on_durability(connection)
     return connection
+
+
+@asynccontextmanager
+async def session(url: str, application_name: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """Lend one connection, closed after use, for statements of PATIENT_SECONDS at most. Raises one of ERRORS."""
+    connection = await connect(url, application_name, PATIENT_SECONDS)
+    try:
+        yield connection
+    finally:
+        await connection.close(timeout=CONNECT_SECONDS)
 
 
 class Database:
@@ -104,13 +120,15 @@ class Database:
                 await asyncio.sleep(REOPEN_SECONDS)
 
 
-def _options(application_name: str) -> dict[str, Any]:
+def _options(application_name: str, statement_seconds: float = STATEMENT_SECONDS) -> dict[str, Any]:
     return {
         "timeout": CONNECT_SECONDS,
-        "command_timeout": STATEMENT_SECONDS,
+        "command_timeout": statement_seconds,
         "server_settings": {
             "application_name": application_name,
-            "statement_timeout": f"{STATEMENT_SECONDS:.0f}s",
+            # The inbox reads what another instance has just committed.
+            "default_transaction_isolation": "read committed",
+            "statement_timeout": f"{statement_seconds:.0f}s",
             "idle_in_transaction_session_timeout": "10s",
         },
     }

@@ -34,7 +34,7 @@ def parse(body: bytes) -> Event | Outcome:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
         return Outcome.INVALID_JSON
-    if not isinstance(document, dict) or _member_count(body) != len(document):
+    if not isinstance(document, dict) or _repeats_a_member(body, document):
         return Outcome.INVALID_EVENT
     event_id, event_type, data = document.get("id"), document.get("type"), document.get("data")
     if not is_name(event_id) or not is_name(event_type):
@@ -61,10 +61,21 @@ def read_time(value: object) -> datetime | None:
     return None
 
 
+def _repeats_a_member(body: bytes, document: dict[str, Any]) -> bool:
+    """Whether a name stands twice at the top level (parsers keep the last in silence)."""
+    try:
+        # What is, byte by byte, as we would write it has each name once. Most senders write so, and counting takes
+        # ten times as long.
+        if orjson.dumps(document) == body:
+            return False
+    except orjson.JSONEncodeError:
+        # Nested deeper than can be written, though not than can be read.
+        pass
+    return _member_count(body) != len(document)
+
+
 def _member_count(body: bytes) -> int:
-    """Count the members of the top-level object, repeated names included (parsers keep the last in
-    silence).
-    """
+    """Count the members of the top-level object, repeated names included."""
     depth = members = 0
     for token in _TOKEN.findall(body):
         if token == b":":

@@ -3,17 +3,22 @@
 import asyncio
 import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import replace
+from functools import lru_cache
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 import orjson
 
+from molam_webhook import admin, logs, metrics, sentry, signature
 from molam_webhook import event as events
-from molam_webhook import logs, signature
 from molam_webhook.batcher import Batcher
 from molam_webhook.clock import Clock
 from molam_webhook.config import ReceiverSettings
 from molam_webhook.database import Database
+from molam_webhook.health import HEALTHY, Health
 from molam_webhook.inbox import INBOX, SELFTEST, Delivery, Inbox
 from molam_webhook.keyring import SELFTEST_KID
 from molam_webhook.logs import logger
@@ -31,6 +36,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 Response = tuple[Message, Message]
+# Who connected to us, and whom the proxy names. A unix socket tells nobody; what came without the proxy, so from
+# the host itself, names nobody.
+Source = tuple[str | None, str | None]
 
 _JSON = re.compile(rb"application/json[ \t]*(;.*)?", re.IGNORECASE)
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9-]{8,64}")
@@ -44,6 +52,12 @@ class Answer(NamedTuple):
     outcome: Outcome
     kid: str | None = None
     delivery: Delivery | None = None
+
+    def label(self) -> str:
+        """The event's type as the metrics know it."""
+        if self.delivery is None:
+            return metrics.UNVERIFIED
+        return metrics.SELFTEST if self.kid == SELFTEST_KID else metrics.event_type(self.delivery.event.type)
 
 
 def respond(status: int, body: dict[str, str], extra: Headers = ()) -> Response:
@@ -80,9 +94,15 @@ class Receiver:
         self._settings = settings
         self._clock = clock
         self._database = Database(settings)
+        self._health = Health(settings, self._database.healthy, self._database.acquire)
         queue_max = settings.molam_webhook_queue_max
         self._inbox = Batcher(Inbox(self._database, INBOX).store, queue_max)
         self._selftest = Batcher(Inbox(self._database, SELFTEST).store, queue_max)
+        keyring = settings.keyring
+        keys = {kid: key for kid, key in keyring.keys.items() if kid != SELFTEST_KID.encode()}
+        self._senders_keyring = replace(keyring, keys=keys)
+        self._may_selftest = lru_cache(maxsize=1024)(self._is_near)
+        metrics.QUEUE_DEPTH.set_function(lambda: self._inbox.waiting)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection: the life of the process, or one HTTP request."""
@@ -97,13 +117,17 @@ class Receiver:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
+        sentry.start(self._settings)
         self._database.start()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        notify("STOPPING=1")
-        await self._inbox.finish()
-        await self._selftest.finish()
-        await self._database.stop()
+        async with admin.serving(self._settings.molam_admin_uds, self._health):
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            notify("STOPPING=1")
+            self._health.drain()
+            await self._inbox.finish()
+            await self._selftest.finish()
+            await self._database.stop()
+        sentry.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _respond(self, scope: Message, receive: Receive) -> Response | None:
@@ -123,24 +147,26 @@ class Receiver:
     async def _respond_health(self, method: str) -> Response:
         if method not in ("GET", "HEAD"):
             return _HEALTH_METHODS
-        healthy = await self._database.healthy()
-        word = "healthy" if healthy else "unhealthy"
-        start, body = respond(200 if healthy else 503, {"status": word, "database": word, "cache": "disabled"})
+        report = await self._health.report()
+        start, body = respond(200 if report["status"] == HEALTHY else 503, report)
         return start, body if method == "GET" else {**body, "body": b""}
 
     async def _respond_webhook(self, scope: Message, receive: Receive) -> Response:
+        started = time.perf_counter()
         headers = _collect(scope["headers"])
         answer = Answer(Outcome.UNAVAILABLE)
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 body = self._check_head(scope["method"], headers) or await self._read_body(receive)
-                answer = Answer(body) if isinstance(body, Outcome) else self._check_delivery(headers, body)
+                source = _source(scope, headers)
+                answer = Answer(body) if isinstance(body, Outcome) else self._check_delivery(source, headers, body)
                 if answer.delivery is not None:
                     batcher = self._selftest if answer.kid == SELFTEST_KID else self._inbox
                     answer = answer._replace(outcome=await batcher.submit(answer.delivery))
         except TimeoutError:
             # Perhaps it commits yet: the sender tries again and is told that it is a duplicate.
             answer = answer._replace(outcome=Outcome.UNAVAILABLE)
+        metrics.count(answer.label(), answer.outcome, time.perf_counter() - started)
         _log(answer, headers)
         if answer.delivery is None or answer.outcome in _REFUSALS:
             return _REFUSALS[answer.outcome]
@@ -178,10 +204,11 @@ class Receiver:
             if not message.get("more_body", False):
                 return b"".join(chunks)
 
-    def _check_delivery(self, headers: dict[bytes, bytes], body: bytes) -> Answer:
+    def _check_delivery(self, source: Source, headers: dict[bytes, bytes], body: bytes) -> Answer:
         """Verify the raw body, then read the event in it."""
         header = headers.get(b"molam-signature", b"")
-        now_ms, keyring = self._clock.now_ms(), self._settings.keyring
+        now_ms = self._clock.now_ms()
+        keyring = self._settings.keyring if self._may_selftest(source) else self._senders_keyring
         outcome, kid = signature.verify(header, body, now_ms, keyring)
         if outcome is Outcome.TIMESTAMP_OUT_OF_WINDOW and not self._clock.synchronised():
             outcome, kid = signature.verify(header, body, now_ms, keyring, clock_trusted=False)
@@ -192,9 +219,23 @@ class Receiver:
             return Answer(event, kid)
         return Answer(outcome, kid, Delivery.of(event, body, header.decode(), kid))
 
+    def _is_near(self, source: Source) -> bool:
+        """Whether a self-test may come from there: from the host itself, or from its networks."""
+        try:
+            addresses = [ip_address(address) for address in source if address is not None]
+        except ValueError:
+            return False
+        networks = self._settings.molam_selftest_networks
+        return all(any(address in network for network in networks) for address in addresses)
+
 
 class _Disconnected(Exception):
     """The client went away before its request was whole."""
+
+
+def _source(scope: Message, headers: dict[bytes, bytes]) -> Source:
+    client, named = scope.get("client"), headers.get(b"x-real-ip")
+    return client[0] or None if client else None, named.decode("latin-1") if named is not None else None
 
 
 def _collect(headers: Headers) -> dict[bytes, bytes]:
@@ -208,7 +249,7 @@ def _collect(headers: Headers) -> dict[bytes, bytes]:
 def _log(answer: Answer, headers: dict[bytes, bytes]) -> None:
     # The proxy's request id joins its log and ours; without one that is fit to print we make our own.
     sent = headers.get(b"x-request-id", b"")
-    fields: dict[str, object] = {
+    fields: dict[str, str | int | float | None] = {
         "outcome": answer.outcome,
         "request_id": sent.decode() if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(16),
         "kid": answer.kid,
@@ -218,8 +259,11 @@ def _log(answer: Answer, headers: dict[bytes, bytes]) -> None:
         data = event.data or {}
         fields["event_id"] = event.id
         fields["event_type"] = event.type
-        fields["payment_id"] = data.get("id")
-        fields["amount"] = data.get("amount")
+        fields["payment_id"] = logs.plain(data.get("id"))
+        fields["amount"] = logs.plain(data.get("amount"))
     status = STATUS[answer.outcome]
-    log = logger.info if status < 400 else logger.warning if status < 500 else logger.error
-    log("webhook", **fields)
+    if status < 400:
+        logs.write_soon("webhook", fields)
+    else:
+        log = logger.warning if status < 500 else logger.error
+        log("webhook", **fields)

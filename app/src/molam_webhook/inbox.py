@@ -4,16 +4,24 @@ answered").
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from molam_webhook.database import STATEMENT_SECONDS, Database
+import asyncpg
+
+from molam_webhook import logs, metrics
+from molam_webhook.batcher import RefusedError
+from molam_webhook.database import STATEMENT_SECONDS, Connection, Database
 from molam_webhook.event import Event
 from molam_webhook.logs import logger
 from molam_webhook.outcomes import Outcome
 
 CHANNEL = "molam_webhook_inbox"
+
+# SQLSTATE classes of what is wrong with a row rather than with the database: data, constraints, a limit that one
+# value exceeds, a trigger's own refusal.
+_ROWS_FAULT = ("22", "23", "54", "P0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,32 +104,23 @@ class Inbox:
     async def store(self, batch: Sequence[Delivery]) -> list[Outcome]:
         """Commit a batch and say, in its order, which events are new and which were known.
 
-        Raises one of `database.ERRORS` where the commit failed or its fate is unknown. The same id twice in
-        a batch is the first one and its duplicates. Another body under a known id is kept aside and logged
-        as an error.
+        The same id twice in a batch is the first one and its duplicates. Another body under a known id is
+        kept aside and logged as an error. Raises RefusedError where the database refuses the batch for what
+        is in a row, and one of `database.ERRORS` where the commit failed or its fate is unknown.
         """
         first: dict[str, Delivery] = {}
         for delivery in batch:
             first.setdefault(delivery.event.id, delivery)
-        conflicts: dict[tuple[str, bytes], Delivery] = {}
-        # READ COMMITTED is part of the design: `known` must see what another instance committed meanwhile.
-        async with (
-            asyncio.timeout(STATEMENT_SECONDS),
-            self._database.acquire() as connection,
-            connection.transaction(isolation="read_committed"),
-        ):
-            fresh = {row[0] for row in await connection.fetch(self._ledger.insert, *_columns(list(first.values())))}
-            kept = {event_id: first[event_id].body_sha256 for event_id in fresh}
-            if old := [event_id for event_id in first if event_id not in fresh]:
-                kept |= {row[0]: row[1] for row in await connection.fetch(self._ledger.known, old)}
-            for delivery in batch:
-                if delivery.body_sha256 != kept[delivery.event.id]:
-                    conflicts.setdefault((delivery.event.id, delivery.body_sha256), delivery)
-            if conflicts and self._ledger.conflict:
-                rows = [(event_id, sha, conflicts[event_id, sha].payload) for event_id, sha in sorted(conflicts)]
-                await connection.execute(self._ledger.conflict, *map(list, zip(*rows, strict=True)))
-        for event_id, _ in conflicts:
-            logger.error("event_conflict", event_id=event_id)
+        metrics.BATCH_SIZE.observe(len(batch))
+        try:
+            with metrics.COMMIT_SECONDS.time():
+                fresh = await self._insert(batch, first)
+        except asyncpg.PostgresError as error:
+            if (error.sqlstate or "")[:2] not in _ROWS_FAULT:
+                raise
+            if len(batch) == 1:
+                logger.error("event_refused", event_id=batch[0].event.id, **logs.describe(error))
+            raise RefusedError from error
         return [
             Outcome.ACCEPTED
             if delivery.event.id in fresh and delivery is first[delivery.event.id]
@@ -129,8 +128,35 @@ class Inbox:
             for delivery in batch
         ]
 
+    async def _insert(self, batch: Sequence[Delivery], first: dict[str, Delivery]) -> set[str]:
+        """Commit the events of `first` and, where not all of `batch` is new, its conflicts; returns the new ids."""
+        async with asyncio.timeout(STATEMENT_SECONDS), self._database.acquire() as connection:
+            # A statement that is its own transaction: one round trip, committed when it returns.
+            rows = await connection.fetch(self._ledger.insert, *_columns(first.values()))
+            fresh = {row[0] for row in rows}
+            if len(fresh) < len(batch):
+                await self._note_conflicts(connection, batch, first, fresh)
+            return fresh
 
-def _columns(deliveries: Sequence[Delivery]) -> list[list[object]]:
+    async def _note_conflicts(
+        self, connection: Connection, batch: Sequence[Delivery], first: dict[str, Delivery], fresh: set[str]
+    ) -> None:
+        """Keep aside, and log, each delivery whose body is not the one that is kept under its id."""
+        kept = {event_id: first[event_id].body_sha256 for event_id in fresh}
+        if old := [event_id for event_id in first if event_id not in fresh]:
+            # A statement later than the insert, so that it sees what another instance committed meanwhile.
+            kept |= {row[0]: row[1] for row in await connection.fetch(self._ledger.known, old)}
+        conflicts = {(d.event.id, d.body_sha256): d.payload for d in batch if d.body_sha256 != kept[d.event.id]}
+        if conflicts and self._ledger.conflict:
+            ids, hashes = zip(*sorted(conflicts), strict=True)
+            payloads = [conflicts[key] for key in sorted(conflicts)]
+            await connection.execute(self._ledger.conflict, list(ids), list(hashes), payloads)
+        metrics.CONFLICTS.inc(len(conflicts))
+        for event_id, _ in conflicts:
+            logger.error("event_conflict", event_id=event_id)
+
+
+def _columns(deliveries: Iterable[Delivery]) -> list[list[object]]:
     rows = [
         (d.event.id, d.body_sha256, d.event.type, d.event.created, d.payload, d.signature, d.kid) for d in deliveries
     ]

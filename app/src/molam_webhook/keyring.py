@@ -94,6 +94,11 @@ def _build(
 def _faults(kid: str, secret: str, production: bool) -> Iterator[str]:
     if not KID.fullmatch(kid):
         yield "a key id is 1 to 64 of A-Z a-z 0-9 _ . -"
+    yield from secret_faults(secret, production=production)
+
+
+def secret_faults(secret: str, *, production: bool) -> Iterator[str]:
+    """Each reason why a secret is not fit for use; none of them shows it."""
     if not secret.strip():
         yield "the secret is empty"
     elif len(secret) < MIN_SECRET_CHARACTERS:

@@ -3,6 +3,7 @@
 Values that come from strangers are cut to a length; JSON's escapes keep them from breaking the line.
 """
 
+import asyncio
 import logging
 import logging.config
 import sys
@@ -52,6 +53,26 @@ def configure(level: str) -> None:
     )
 
 
+def write_soon(event: str, fields: dict[str, str | int | float | None]) -> None:
+    """Log at level info as `logger.info` does, for what is logged with every request: at a tenth of the cost.
+
+    The caller bounds the values (`plain`). Lines are written together when the event loop's turn ends.
+    """
+    if logger.is_enabled_for(logging.INFO):
+        line = {"event": event, **fields, "level": "info", "time": datetime.now(UTC)}
+        sys.stdout.buffer.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
+        _flush_soon()
+
+
+def plain(value: object) -> str | int | float | None:
+    """What is logged of a value that comes from strangers: text is cut, and a structure, which has no bound, is named
+    by its type.
+    """
+    if isinstance(value, str):
+        return value[:MAX_TEXT_CHARACTERS]
+    return value if value is None or isinstance(value, int | float) else type(value).__name__
+
+
 def standard_library(level: str) -> dict[str, Any]:
     """Configuration for `logging.config.dictConfig`: everything as JSON; libraries speak from warning
     upwards.
@@ -73,13 +94,24 @@ def describe(error: BaseException) -> dict[str, str | None]:
     return {"error": type(error).__name__, "message": message, "sqlstate": getattr(error, "sqlstate", None)}
 
 
+_flushing: asyncio.Handle | None = None
+
+
+def _flush_soon() -> None:
+    global _flushing
+    if _flushing is None:
+        _flushing = asyncio.get_running_loop().call_soon(_flush)
+
+
+def _flush() -> None:
+    global _flushing
+    _flushing = None
+    sys.stdout.buffer.flush()
+
+
 def _cut(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     for name, value in event.items():
-        if isinstance(value, str):
-            event[name] = value[:MAX_TEXT_CHARACTERS]
-        elif value is not None and not isinstance(value, int | float):
-            # Only plain values are logged: a structure from a stranger has no bound.
-            event[name] = type(value).__name__
+        event[name] = plain(value)
     return event
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from molam_webhook.database import Connection
 from molam_webhook.event import Event, is_name
+from molam_webhook.handlers import Unprocessable
 
 MAX_AMOUNT = 2**63 - 1
 
@@ -58,17 +59,15 @@ class Payment:
     currency: str | None
 
 
-async def apply(connection: Connection, event: Event, received_at: datetime) -> str | None:
+async def apply(connection: Connection, event: Event, received_at: datetime) -> None:
     """Apply one event to its order; events of other types change nothing.
 
-    `received_at` stands in for an event that does not say when it was created. Returns why the event cannot
-    be applied, or None. Raises what the database raises.
+    `received_at` stands in for an event that does not say when it was created. Raises Unprocessable, and what
+    the database raises.
     """
     if event.type not in _FACTS:
-        return None
+        return
     payment = read_payment(event)
-    if isinstance(payment, str):
-        return payment
     at = event.created or received_at
     times = [at if fact == _FACTS[event.type] else None for fact in _FACTS.values()]
     await connection.execute(
@@ -80,7 +79,6 @@ async def apply(connection: Connection, event: Event, received_at: datetime) -> 
         event.id,
         *times,
     )
-    return None
 
 
 def payment_intent_id(event: Event) -> object:
@@ -92,25 +90,23 @@ def payment_intent_id(event: Event) -> object:
     return data.get("id")
 
 
-def read_payment(event: Event) -> Payment | str:
-    """Check an event's data, which was signed but is not to be trusted; the text says what is wrong with
-    it.
-    """
+def read_payment(event: Event) -> Payment:
+    """Check an event's data, which was signed but is not to be trusted. Raises Unprocessable."""
     data = event.data
     if data is None:
-        return "data is not an object"
+        raise Unprocessable("data is not an object")
     intent = payment_intent_id(event)
     if not is_name(intent):
-        return "the payment's id is not text of 1 to 255 characters"
+        raise Unprocessable("the payment's id is not text of 1 to 255 characters")
     metadata: Any = data.get("metadata") or {}
     order_id = metadata.get("order_id") if isinstance(metadata, dict) else None
     if order_id is not None and not is_name(order_id):
-        return "data.metadata.order_id is not text of 1 to 255 characters"
+        raise Unprocessable("data.metadata.order_id is not text of 1 to 255 characters")
     if event.type in _REFUND_FACTS:
         return Payment(intent, order_id, None, None)
     amount, currency = data.get("amount"), data.get("currency")
     if type(amount) is not int or not 0 <= amount <= MAX_AMOUNT:
-        return "data.amount is not a whole number of minor units"
+        raise Unprocessable("data.amount is not a whole number of minor units")
     if not isinstance(currency, str) or not _CURRENCY.fullmatch(currency):
-        return "data.currency is not a code of three letters"
+        raise Unprocessable("data.currency is not a code of three letters")
     return Payment(intent, order_id, amount, currency.upper())

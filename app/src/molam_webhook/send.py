@@ -1,10 +1,11 @@
-"""Sending one event as Molam would: signed, over HTTPS or straight to a unix socket (contract, "What is
-sent").
-"""
+"""Sending events as Molam would: signed, over HTTPS or straight to a unix socket (contract, "What is sent")."""
 
+import asyncio
 import ssl
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,34 @@ from molam_webhook import signature
 TIMEOUT_SECONDS = 10.0
 
 
-class SendError(Exception):
-    """No answer came; the message is one sentence that says why."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sender:
+    """How to send: where to, and what to sign with.
+
+    `connect_to` is where to connect instead, HOST:PORT or unix:PATH; the Host field, the name in the TLS handshake
+    and the certificate's check remain those of `url`. `forge` spoils the MAC. `at` is signed as the time of sending
+    in place of now. `times` is how often each event is sent, one after the other.
+    """
+
+    url: str
+    secret: bytes
+    kid: str | None = None
+    cacert: Path | None = None
+    connect_to: str | None = None
+    forge: bool = False
+    at: datetime | None = None
+    times: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was sent and what came back."""
+    """What was sent and what came back. Without an answer the status is None and `answer` says why."""
 
     url: str
     event_id: str
     event_type: str
     kid: str | None
-    status: int
+    status: int | None
     answer: str
     latency_ms: float
 
@@ -46,45 +62,57 @@ def make_event(
     return {"id": event_id, "type": event_type, "created": int(time.time()), "data": data}
 
 
-def send(
-    url: str,
-    event: dict[str, Any],
-    secret: bytes,
-    *,
-    kid: str | None,
-    forge: bool = False,
-    cacert: Path | None = None,
-    connect_to: str | None = None,
-) -> Report:
-    """Sign `event` and post it to `url`.
+def send(sender: Sender, events: Iterable[dict[str, Any]], concurrency: int = 1) -> list[Report]:
+    """Sign the events and post them, `concurrency` at once; the reports, in the order in which answers came.
 
-    `forge` spoils the MAC. `connect_to` is where to connect instead, HOST:PORT or unix:PATH; the Host
-    field, the name in the TLS handshake and the certificate's check remain those of `url`. Raises
-    SendError.
+    Raises OSError where the CA certificate can't be used.
     """
-    body = orjson.dumps(event)
-    signed = body + b" " if forge else body
-    target = httpx.URL(url)
-    headers = {
-        "Content-Type": "application/json",
-        "Host": target.netloc.decode(),
-        "Molam-Signature": signature.sign(signed, secret, time.time_ns() // 1_000_000, kid),
-    }
-    socket_path, extensions = None, {"sni_hostname": target.host}
-    if connect_to is not None and connect_to.startswith("unix:"):
-        socket_path = connect_to.removeprefix("unix:")
-    elif connect_to is not None:
-        host, _, port = connect_to.rpartition(":")
-        target = target.copy_with(host=host.strip("[]"), port=int(port))
-    try:
-        context = ssl.create_default_context(cafile=cacert)
-        # A proxy named in the environment is for the web, not for a check of this very host.
-        transport = httpx.HTTPTransport(verify=context, uds=socket_path, trust_env=False)
-        with httpx.Client(transport=transport, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+    return asyncio.run(_send(sender, iter(events), concurrency))
+
+
+async def _send(sender: Sender, events: Iterator[dict[str, Any]], concurrency: int) -> list[Report]:
+    reports: list[Report] = []
+    target = httpx.URL(sender.url)
+    extensions = {"sni_hostname": target.host}
+    host = target.netloc.decode()
+    socket_path = None
+    if sender.connect_to is not None and sender.connect_to.startswith("unix:"):
+        socket_path = sender.connect_to.removeprefix("unix:")
+    elif sender.connect_to is not None:
+        address, _, port = sender.connect_to.rpartition(":")
+        target = target.copy_with(host=address.strip("[]"), port=int(port))
+    # A proxy named in the environment is for the web, not for a check of this very host.
+    transport = httpx.AsyncHTTPTransport(
+        verify=ssl.create_default_context(cafile=sender.cacert),
+        uds=socket_path,
+        trust_env=False,
+        limits=httpx.Limits(max_connections=concurrency),
+    )
+    async with httpx.AsyncClient(transport=transport, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+
+        async def post(event: dict[str, Any]) -> Report:
+            body = orjson.dumps(event)
+            headers = {"Content-Type": "application/json", "Host": host, "Molam-Signature": _sign(sender, body)}
             started = time.perf_counter()
-            response = client.post(target, content=body, headers=headers, extensions=extensions)
-            latency_ms = (time.perf_counter() - started) * 1000
-    except (httpx.HTTPError, OSError) as error:
-        reason = str(error) or type(error).__name__
-        raise SendError(f"No answer from {connect_to or target.netloc.decode()}: {reason}.") from error
-    return Report(url, event["id"], event["type"], kid, response.status_code, response.text, round(latency_ms, 1))
+            try:
+                response = await client.post(target, content=body, headers=headers, extensions=extensions)
+                status, answer = response.status_code, response.text
+            except (httpx.HTTPError, OSError) as error:
+                status, answer = None, str(error) or type(error).__name__
+            latency_ms = round((time.perf_counter() - started) * 1000, 1)
+            return Report(sender.url, event["id"], event["type"], sender.kid, status, answer, latency_ms)
+
+        async def post_all() -> None:
+            for event in events:
+                for _ in range(sender.times):
+                    reports.append(await post(event))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(concurrency):
+                group.create_task(post_all())
+    return reports
+
+
+def _sign(sender: Sender, body: bytes) -> str:
+    now_ms = time.time_ns() // 1_000_000 if sender.at is None else round(sender.at.timestamp() * 1000)
+    return signature.sign(body + b" " if sender.forge else body, sender.secret, now_ms, sender.kid)

@@ -1,15 +1,21 @@
-"""Serving the application with granian."""
+"""Serving the application: uvicorn on uvloop, with httptools to parse requests, in one process and one thread.
 
+A server with threads of its own (granian) was tried: handing each request from thread to thread cost more than
+everything else that is done with it.
+"""
+
+import asyncio
+import contextlib
+import gc
+import signal
 import socket
 import sys
-import time
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
+from typing import Any, cast
 
-from granian import Granian
-from granian.constants import HTTPModes, Interfaces, Loops
-from granian.log import LogLevels
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from molam_webhook import logs
 from molam_webhook.clock import Clock
@@ -20,7 +26,6 @@ from molam_webhook.notify import notify
 BACKLOG = 2048
 STOP_SECONDS = 10
 SOCKET_MODE = 0o660
-PROBE_SECONDS = 0.01
 
 
 def application() -> Receiver:
@@ -32,67 +37,123 @@ def application() -> Receiver:
 
 def serve(settings: ReceiverSettings, *, uds: Path | None, host: str, port: int) -> None:
     """Serve on a unix socket, or on `host` and `port`, until told to stop (SIGTERM, SIGINT)."""
-    if uds is not None:
-        remove_stale_socket(uds)
-    address = str(uds) if uds is not None else (host, port)
-    Granian(
-        # A name for messages; the application itself comes from the loader below.
-        "molam_webhook.http:Receiver",
-        uds=uds,
-        uds_permissions=SOCKET_MODE if uds is not None else None,
-        address=host,
-        port=port,
-        interface=Interfaces.ASGI,
-        http=HTTPModes.http1,
-        websockets=False,
-        workers=1,
-        # Most of a request's time is Python; uvloop makes the event loop's share of it, and asyncpg's, much
-        # smaller.
-        loop=Loops.uvloop,
-        backlog=BACKLOG,
-        # More than the queue holds, so that an overload is answered 503 rather than left in the backlog.
-        backpressure=2 * settings.molam_webhook_queue_max,
-        workers_kill_timeout=STOP_SECONDS,
-        log_level=LogLevels.warning,
-        log_dictconfig=logs.standard_library(settings.log_level),
-    ).serve(target_loader=partial(_load, settings, address), wrap_loader=False)
-
-
-def _load(settings: ReceiverSettings, address: str | tuple[str, int]) -> Receiver:
-    """Make the application, in the server's worker process."""
     logs.configure(settings.log_level)
-    Thread(target=_announce, args=(address,), daemon=True).start()
-    return Receiver(settings, Clock())
-
-
-def _announce(address: str | tuple[str, int]) -> None:
-    """Tell the service manager that we serve, once that is true.
-
-    The server listens only after the application's start, and does not say when it does.
-    """
-    while not _listens(address):
-        time.sleep(PROBE_SECONDS)
-    notify("READY=1")
-
-
-def _listens(address: str | tuple[str, int]) -> bool:
+    listener = _listen(host, port) if uds is None else _listen_on_socket(uds)
+    config = uvicorn.Config(
+        Receiver(settings, Clock()),
+        loop="uvloop",
+        http=_Protocol,
+        ws="none",
+        interface="asgi3",
+        lifespan="on",
+        backlog=BACKLOG,
+        # Whom the proxy names is our own affair (the self-test's networks).
+        proxy_headers=False,
+        # The application says both where it matters; a request is logged by the proxy and by us.
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
     try:
-        if isinstance(address, tuple):
-            socket.create_connection(address).close()
-        else:
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.connect(address)
-    except OSError:
-        return False
-    return True
+        _Server(config).run(sockets=[listener])
+    finally:
+        if uds is not None:
+            uds.unlink(missing_ok=True)
 
 
-def remove_stale_socket(path: Path) -> None:
-    """Remove a socket file that a killed process left behind.
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell the service manager that we serve, once that is true."""
+        await super().startup(sockets)
+        # What is there now stays: the collector need not look through it again and again.
+        gc.collect()
+        gc.freeze()
+        notify("READY=1")
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop in good order when told to. The original kills itself with the same signal after that."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.handle_exit)
+        yield
+
+
+class _Protocol(HttpToolsProtocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to serve a connection."""
+        super().connection_made(_Gathering(cast(asyncio.Transport, transport)))
+
+
+class _Gathering(asyncio.Transport):
+    """Writes what is written within one turn of the event loop with one system call.
+
+    The server writes an answer's head and body apart, which costs the proxy a second look as well.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__()
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._parts: list[Any] = []
+
+    def write(self, data: Any) -> None:  # noqa: ANN401  whatever the transport takes
+        """Write soon."""
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def _flush(self) -> None:
+        if self._parts:
+            self._transport.write(b"".join(self._parts))
+            self._parts.clear()
+
+    def close(self) -> None:
+        """Close once everything is written."""
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether it is closed or about to be."""
+        return self._transport.is_closing()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ANN401  the original's signature
+        """What the transport tells of itself."""
+        return self._transport.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        """Let what comes wait."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take what comes."""
+        self._transport.resume_reading()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        sys.exit(f"Can't serve on {host}, port {port}: {error.strerror}.")
+
+
+def _listen_on_socket(path: Path) -> socket.socket:
+    """Listen on a unix socket, replacing one that a killed process left behind.
 
     Exits with a sentence if a process still answers on it.
     """
-    if path.is_socket():
-        if _listens(str(path)):
-            sys.exit(f"Another process is serving on {path}.")
-        path.unlink()
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        if path.is_socket():
+            with socket.socket(socket.AF_UNIX) as probe:
+                if probe.connect_ex(str(path)) == 0:
+                    sys.exit(f"Another process is serving on {path}.")
+            path.unlink()
+        # Nobody can connect before listen(), so nobody does before the mode is right.
+        listener.bind(str(path))
+        path.chmod(SOCKET_MODE)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        sys.exit(f"Can't serve on {path}: {error.strerror or error}.")
+    return listener

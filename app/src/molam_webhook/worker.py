@@ -1,158 +1,253 @@
-"""The worker: takes pending events from the inbox and applies them, each with its done mark in one
-transaction.
+"""The worker: takes what is due from the queues in the database and does it, a few at a time, each under a lease.
+
+Whatever befalls a worker, nothing is lost: a lease that is not given back runs out, and the item is taken over. What
+was abandoned may have killed its worker, so it is done with nothing beside it. If it kills again no other item is
+blamed, and after so many attempts it is parked as dead.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
 import signal
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from functools import partial
+from typing import Protocol
 
 import asyncpg
+from prometheus_client import Counter
 
 from molam_webhook import event as events
 from molam_webhook import logs, orders
 from molam_webhook.config import WorkerSettings
 from molam_webhook.database import ERRORS, REOPEN_SECONDS, Connection, connect
 from molam_webhook.event import Event
+from molam_webhook.forward import forwarding
+from molam_webhook.handlers import TryLater
+from molam_webhook.handling import Handling
 from molam_webhook.inbox import CHANNEL
+from molam_webhook.lanes import Bell, Floor
+from molam_webhook.leases import Abandoned, Item, LeaseLost, Queue
 from molam_webhook.logs import logger
 from molam_webhook.notify import notify
-from molam_webhook.outcomes import Outcome
+from molam_webhook.verdict import Verdict, judge
 
-BACKOFF_MAX_SECONDS = 3600.0
+# An attempt ends well before its lease does.
+ATTEMPT_SHARE = 2 / 3
 
-# Applies an event's effects over the connection, in the worker's transaction; returns why it cannot, or None.
-Handler = Callable[[Connection, Event, datetime], Awaitable[str | None]]
+# While the database is away each connection says so at once, and then at every thirtieth try.
+TELL_EVERY = 30
 
-_CLAIM = """
-SELECT id, event_id, event_type, payload, attempts, created_at FROM webhook_deliveries
-WHERE state = 'pending' AND next_attempt_at <= now()
-ORDER BY next_attempt_at, id LIMIT 1
-FOR UPDATE SKIP LOCKED
-"""
+_ATTEMPTS = Counter(
+    "molam_webhook_attempts",
+    "Attempts of the worker, by queue (inbox or forwards) and what came of them (done, pending, dead or lost)",
+    ["queue", "outcome"],
+)
 
-_DONE = """
-UPDATE webhook_deliveries SET state = 'done', attempts = attempts + 1, processed_at = now(), last_error = NULL
-WHERE id = $1
-"""
 
-_FAILED = """
-UPDATE webhook_deliveries
-SET state = $2, attempts = attempts + 1, last_error = $3, next_attempt_at = now() + make_interval(secs => $4)
-WHERE id = $1
-"""
+class Work(Protocol):
+    """A queue and what is done with its items; what a success and a failure are called in the log."""
+
+    queue: Queue
+    done_word: str
+    failed_word: str
+
+    async def perform(self, connection: Connection, item: Item) -> None:
+        """Do it and mark it done. Raises LeaseLost, or why it could not be done."""
 
 
 class Worker:
-    """Applies pending events one after another over a connection of its own, until it is stopped."""
+    """Works on the inbox, and on the outbox where events are forwarded, until it is stopped."""
 
-    def __init__(self, settings: WorkerSettings, handler: Handler = orders.apply) -> None:
+    def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
-        self._handler = handler
-        self._wake = asyncio.Event()
-        self._stopping = False
+        self._attempt_seconds = settings.molam_worker_lease_seconds * ATTEMPT_SHARE
+        self._stopped = asyncio.Event()
+        self._watchman = Bell()
+        self._lanes: list[tuple[Work, Bell]] = []
         self._ready = False
+        # Whether the database was ever lost in mid-event: perhaps the event did it, so attempts must then outlive it.
+        self._interrupted = False
 
     async def run(self) -> None:
-        """Work until stopped (SIGTERM, SIGINT), reconnecting whenever the database goes away."""
+        """Work until stopped (SIGTERM, SIGINT), over new connections whenever the database goes away."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        while not self._stopping:
-            try:
-                await self._work()
-            except ERRORS as error:
-                logger.warning("database_lost", **logs.describe(error))
-                await self._sleep(REOPEN_SECONDS)
+        settings = self._settings
+        async with forwarding(settings) as forward, asyncio.TaskGroup() as tasks:
+            works: list[Work] = [Handling(settings.molam_handlers, forwarding=forward is not None)]
+            if forward is not None:
+                works.append(forward)
+            self._lanes = [(work, Bell()) for work in works]
+            floor = Floor(settings.molam_worker_concurrency * len(works))
+            tasks.create_task(self._persist(partial(self._watch, floor)))
+            for work, bell in self._lanes:
+                for _ in range(settings.molam_worker_concurrency):
+                    tasks.create_task(self._persist(partial(self._serve, floor, work, bell)))
 
     def stop(self) -> None:
-        """Stop once the event in hand is finished."""
+        """Stop once what is in hand is finished."""
         notify("STOPPING=1")
-        self._stopping = True
-        self._wake.set()
+        self._stopped.set()
+        self._watchman.ring()
+        self._ring()
 
-    async def step(self, connection: Connection) -> bool:
-        """Take one pending event and finish it, or record why not; False when none is due."""
-        async with connection.transaction():
-            row = await connection.fetchrow(_CLAIM)
-            if row is None:
-                return False
-            event = events.parse(row["payload"])
-            fault = await self._apply(connection, event, row["created_at"])
-            outcome, pause = "done", 0.0
-            if fault is None:
-                await connection.execute(_DONE, row["id"])
-            else:
-                attempts = row["attempts"] + 1
-                outcome = "pending" if attempts < self._settings.molam_worker_max_attempts else "dead"
-                pause = backoff(attempts, self._settings.molam_worker_backoff_seconds)
-                await connection.execute(_FAILED, row["id"], outcome, fault, pause)
-        fields = {"event_id": row["event_id"], "event_type": row["event_type"], "outcome": outcome}
-        if isinstance(event, Event):
-            fields["payment_id"] = orders.payment_intent_id(event)
-            fields["amount"] = (event.data or {}).get("amount")
-        if fault is None:
-            logger.info("event_applied", **fields)
-        else:
-            log = logger.error if outcome == "dead" else logger.warning
-            log("event_failed", **fields, fault=fault, attempts=attempts, pause_seconds=round(pause, 1))
+    async def step(self, connection: Connection, work: Work) -> bool:
+        """Take one item that is due and finish it, or record why not; False when none is due.
+
+        Raises one of `database.ERRORS` where nothing could be recorded: the lease then runs out.
+        """
+        seconds = self._settings.molam_worker_lease_seconds
+        item = await work.queue.take(connection, seconds, durable=self._interrupted)
+        if item is None:
+            return False
+        # Where one was due there may be more, and what is taken from the inbox may be due for the outbox.
+        self._ring()
+        await self._attempt(connection, work, item)
         return True
 
-    async def _work(self) -> None:
-        connection = await connect(self._settings.database_url.get_secret_value(), "molam-webhook-worker")
-        try:
-            # A connection that ends while nothing happens must wake us as well.
-            connection.add_termination_listener(lambda _connection: self._wake.set())
-            await connection.add_listener(CHANNEL, lambda *_notification: self._wake.set())
-            if not self._ready:
-                self._ready = True
-                notify("READY=1")
-            while not self._stopping:
-                self._wake.clear()
-                while not self._stopping and await self.step(connection):
-                    pass
-                await self._sleep(self._settings.molam_worker_poll_seconds)
-        finally:
-            await _close(connection)
+    async def take_over(self, connection: Connection, work: Work, floor: Floor) -> None:
+        """Do what other workers abandoned, one by one and nothing beside it, or bury it after so many attempts.
 
-    async def _apply(self, connection: Connection, event: Event | Outcome, received_at: datetime) -> str | None:
-        """Run the handler so that either all of its effects are kept or none; returns what went wrong, or
-        None.
+        Raises one of `database.ERRORS`.
         """
-        if isinstance(event, Outcome):
-            return f"the stored payload is {event}"
+        settings = self._settings
+        for found in await work.queue.abandoned(connection):
+            if found.attempts >= settings.molam_worker_max_attempts:
+                await self._bury(connection, work, found)
+                continue
+            async with floor.alone():
+                if self._stopped.is_set():
+                    return
+                item = await work.queue.take_over(connection, found.id, settings.molam_worker_lease_seconds)
+                if item is not None:
+                    await self._attempt(connection, work, item)
+
+    async def _bury(self, connection: Connection, work: Work, found: Abandoned) -> None:
+        fault = f"its worker ended over it, or lost the database, {found.attempts} times"
+        if await work.queue.bury(connection, found.id, fault):
+            _ATTEMPTS.labels(work.queue.name, "dead").inc()
+            fields = {"event_id": found.event_id, "event_type": found.event_type, "attempts": found.attempts}
+            logger.error(work.failed_word, **fields, outcome="dead", fault=fault)
+
+    async def _watch(self, floor: Floor, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        """Wake the lanes when something comes, and look for what was abandoned."""
+        # A connection that ends while nothing happens must wake us as well.
+        connection.add_termination_listener(lambda _connection: self._watchman.ring())
+        await connection.add_listener(CHANNEL, lambda *_notification: self._ring())
+        if not self._ready:
+            self._ready = True
+            notify("READY=1")
+        # Nobody told us of what came before we listened.
+        self._ring()
+        settings = self._settings
+        while not self._stopped.is_set() and not connection.is_closed():
+            for work, _ in self._lanes:
+                await self.take_over(connection, work, floor)
+            await self._watchman.wait(min(settings.molam_worker_poll_seconds, settings.molam_worker_lease_seconds))
+
+    async def _serve(self, floor: Floor, work: Work, bell: Bell, connection: Connection) -> None:
+        """Do what is due in one queue, item by item."""
+        while not self._stopped.is_set() and not connection.is_closed():
+            async with floor.shared():
+                found = not self._stopped.is_set() and await self.step(connection, work)
+            if not found:
+                await bell.wait(self._settings.molam_worker_poll_seconds)
+        # A ring wakes one: whoever ends passes it on.
+        bell.ring()
+
+    async def _attempt(self, connection: Connection, work: Work, item: Item) -> None:
+        fields = _describe(item)
+        verdict: Verdict | None = None
+        outcome = "done"
         try:
-            # A savepoint: the failure must be recorded in the transaction that holds the event.
-            async with connection.transaction():
-                fault = await self._handler(connection, event, received_at)
-                if fault is not None:
-                    raise _Refused(fault)
-        except _Refused as refusal:
-            return str(refusal)
+            error = await self._perform(connection, work, item)
+            if error is not None:
+                verdict = judge(
+                    error,
+                    item.attempts,
+                    attempts_max=self._settings.molam_worker_max_attempts,
+                    backoff_seconds=self._settings.molam_worker_backoff_seconds,
+                )
+                outcome = verdict.state
+                await work.queue.failed(connection, item, verdict.state, verdict.fault, verdict.pause)
+        except LeaseLost:
+            outcome = "lost"
+        except ERRORS:
+            self._interrupted = True
+            logger.warning("event_abandoned", **fields, fault=verdict and verdict.fault, attempts=item.attempts)
+            raise
+        _ATTEMPTS.labels(work.queue.name, outcome).inc()
+        fields |= {"outcome": outcome, "attempts": item.attempts}
+        if outcome == "lost":
+            logger.warning("lease_lost", **fields)
+        elif verdict is None:
+            logger.info(work.done_word, **fields)
+        else:
+            log = logger.error if outcome == "dead" else logger.warning
+            log(work.failed_word, **fields, fault=verdict.fault, pause_seconds=round(verdict.pause, 1))
+
+    async def _perform(self, connection: Connection, work: Work, item: Item) -> BaseException | None:
+        """Make one attempt, within its time; returns why it failed, or None. Raises LeaseLost."""
+        task = asyncio.current_task()
+        try:
+            async with asyncio.timeout(self._attempt_seconds) as limit:
+                await work.perform(connection, item)
+        except LeaseLost:
+            raise
+        except asyncio.CancelledError as error:
+            # A handler may raise this by itself, and must not take the lane with it.
+            if task is not None and task.cancelling():
+                raise
+            return error
         except Exception as error:
-            # Where the connection was lost, recording this fails as well: the event is not blamed.
-            return f"{type(error).__name__}: {logs.describe(error)['message']}"
+            return TryLater(f"not finished within {self._attempt_seconds:.0f} s") if limit.expired() else error
         return None
 
-    async def _sleep(self, seconds: float) -> None:
-        if not self._stopping:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), seconds)
+    async def _persist(self, serve: Callable[[asyncpg.Connection[asyncpg.Record]], Awaitable[None]]) -> None:
+        """Let `serve` work over a connection of its own until stopped, over a new one whenever that is lost."""
+        failures = 0
+        while not self._stopped.is_set():
+            try:
+                connection = await self._connect()
+                try:
+                    failures = 0
+                    await serve(connection)
+                finally:
+                    await _close(connection)
+            except ERRORS as error:
+                if failures % TELL_EVERY == 0:
+                    logger.warning("database_lost", **logs.describe(error))
+                failures += 1
+                await self._pause(REOPEN_SECONDS)
+
+    async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
+        connection = await connect(self._settings.database_url.get_secret_value(), "molam-webhook-worker")
+        # The server ends the transaction of a worker that stands still, or its event could not be taken over.
+        milliseconds = round(self._settings.molam_worker_lease_seconds * 1000)
+        await connection.execute(f"SET idle_in_transaction_session_timeout = {milliseconds}")
+        return connection
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
+        except TimeoutError:
+            return
+
+    def _ring(self) -> None:
+        for _, bell in self._lanes:
+            bell.ring()
 
 
-class _Refused(Exception):
-    """A handler's reason, on its way out of the savepoint that it undoes."""
-
-
-def backoff(attempts: int, base_seconds: float) -> float:
-    """Seconds to wait after the given number of attempts: doubling, at most an hour, spread by half either
-    way.
-    """
-    return min(base_seconds * 2.0 ** (attempts - 1), BACKOFF_MAX_SECONDS) * random.uniform(0.5, 1.5)  # noqa: S311  no secret
+def _describe(item: Item) -> dict[str, object]:
+    """An item as log fields."""
+    event = events.parse(item.payload)
+    fields: dict[str, object] = {"event_id": item.event_id, "event_type": item.event_type}
+    if isinstance(event, Event):
+        fields["payment_id"] = orders.payment_intent_id(event)
+        fields["amount"] = (event.data or {}).get("amount")
+    return fields
 
 
 async def _close(connection: asyncpg.Connection[asyncpg.Record]) -> None:

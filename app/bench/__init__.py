@@ -1,0 +1,1 @@
+"""The receiver's benchmark: `make bench-app`."""

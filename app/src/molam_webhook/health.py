@@ -1,0 +1,69 @@
+"""How a process is: what its parts say for the health endpoints, and whether work should come to it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+
+from molam_webhook import logs, schema
+from molam_webhook.config import CacheSettings
+from molam_webhook.database import ERRORS, PROBE_SECONDS, Connection
+from molam_webhook.logs import logger
+
+HEALTHY, UNHEALTHY, DISABLED = "healthy", "unhealthy", "disabled"
+
+_NO_DATABASE = "the database cannot be used"
+
+
+class Health:
+    """The health of one process: of its database and its cache.
+
+    `works` says whether the process can do its work in the database, without raising; `connect` lends a connection to
+    it, and may raise one of `database.ERRORS`.
+    """
+
+    def __init__(
+        self,
+        settings: CacheSettings,
+        works: Callable[[], Awaitable[bool]],
+        connect: Callable[[], AbstractAsyncContextManager[Connection]],
+    ) -> None:
+        self._works = works
+        self._connect = connect
+        self._cache = _cache_check(settings)
+        self._draining = False
+
+    def drain(self) -> None:
+        """Say that the process is about to stop: no more work should come to it."""
+        self._draining = True
+
+    async def report(self) -> dict[str, str]:
+        """Status, database and cache. The loss of the cache costs speed only: the status is the database's."""
+        database = _word(await self._works())
+        cache = DISABLED if self._cache is None else _word(await self._cache())
+        return {"status": database, "database": database, "cache": cache}
+
+    async def fault(self) -> str | None:
+        """Why no work should come to this process, in a few words; None when it should."""
+        if self._draining:
+            return "it is stopping"
+        if not await self._works():
+            return _NO_DATABASE
+        try:
+            async with asyncio.timeout(PROBE_SECONDS), self._connect() as connection:
+                return await schema.fault(connection)
+        except ERRORS as error:
+            logger.warning("schema_unknown", **logs.describe(error))
+            return _NO_DATABASE
+
+
+def _word(healthy: bool) -> str:
+    return HEALTHY if healthy else UNHEALTHY
+
+
+def _cache_check(settings: CacheSettings) -> Callable[[], Awaitable[bool]] | None:
+    if settings.valkey_url is None:
+        return None
+    # Imported where it is used: the driver is not small.
+    from molam_webhook.cache import Cache
+
+    return Cache(settings.valkey_url.get_secret_value()).healthy

@@ -1,0 +1,130 @@
+"""Queues in the database, and the leases under which their items are worked on.
+
+A queue is a table of items with a state: pending, done or dead. Whoever takes an item gets a lease on it: a token, and
+a time until which nobody else takes it. Every mark on an item demands the token, so that whoever has lost the lease
+marks nothing. An item whose lease ran out is abandoned: the worker that had it died, stood still, or lost the
+database.
+"""
+
+# ruff: noqa: S608  every statement is made of constants
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID, uuid4
+
+from molam_webhook.database import Connection
+
+# Items are taken from the head of a queue, so that abandoned ones are found there, however long the queue is.
+HEAD = 1000
+
+
+class LeaseLost(Exception):
+    """The item is ours no longer: somebody took it over, or put it back by hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One item in hand: the delivery's id and what was delivered, the lease's token, and the attempts with this one."""
+
+    id: int
+    lease: UUID
+    attempts: int
+    event_id: str
+    event_type: str
+    payload: bytes
+    received_at: datetime
+
+
+class Abandoned(NamedTuple):
+    """An item whose lease ran out: the delivery's id, the attempts so far, and what was delivered."""
+
+    id: int
+    attempts: int
+    event_id: str
+    event_type: str
+
+
+class Queue:
+    """The queue in `table`, where `key` names a delivery and `done_at` says when it was done.
+
+    `besides` is one more part of the statement that takes an item; it finds the delivery's id in `taken`. All methods
+    raise what the database raises.
+    """
+
+    def __init__(self, name: str, table: str, *, key: str, done_at: str, besides: str = "") -> None:
+        self.name = name
+        due = "state = 'pending' AND next_attempt_at <= now()"
+        abandoned = "state = 'pending' AND leased_until <= now()"
+        held = f"{key} = $1 AND lease = $2 AND state = 'pending'"
+        release = "lease = NULL, leased_until = NULL"
+        # Nobody has to wait until a lease is on the disk. A crash of the database that takes it back takes its token
+        # back as well, so that no mark can be made with it; and a mark that is on the disk is so after its lease.
+        commit = "CASE WHEN NOT $3 THEN set_config('synchronous_commit', 'off', true) END"
+        take = f"""
+WITH free AS (
+  SELECT {key} FROM {table} WHERE {{which}} ORDER BY next_attempt_at, {key} LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+), taken AS (
+  UPDATE {table} q SET lease = $1, leased_until = now() + make_interval(secs => $2), attempts = q.attempts + 1
+  FROM free WHERE q.{key} = free.{key}
+  RETURNING q.{key} AS id, q.attempts
+){besides}
+SELECT t.id, $1::uuid AS lease, t.attempts, d.event_id, d.event_type, d.payload, d.created_at AS received_at
+FROM taken t JOIN webhook_deliveries d USING (id), (SELECT {commit}) AS how
+"""
+        self._take = take.format(which=f"{due} AND leased_until IS NULL")
+        self._take_over = take.format(which=f"{key} = $4 AND {abandoned}")
+        self._abandoned = f"""
+SELECT d.id, h.attempts, d.event_id, d.event_type
+FROM (SELECT * FROM {table} WHERE {due} ORDER BY next_attempt_at, {key} LIMIT {HEAD}) AS h
+JOIN webhook_deliveries d ON d.id = h.{key}
+WHERE h.leased_until <= now()
+"""
+        self._bury = f"UPDATE {table} SET state = 'dead', last_error = $2, {release} WHERE {key} = $1 AND {abandoned}"
+        self._hold = f"SELECT FROM {table} WHERE {held} FOR NO KEY UPDATE"
+        self._done = f"UPDATE {table} SET state = 'done', {done_at} = now(), last_error = NULL, {release} WHERE {held}"
+        self._failed = f"""
+UPDATE {table} SET state = $3, last_error = $4, next_attempt_at = now() + make_interval(secs => $5), {release}
+WHERE {held}
+"""
+
+    async def take(self, connection: Connection, seconds: float, *, durable: bool) -> Item | None:
+        """Take the item that has been due longest, under a lease of so many seconds; None when none is due.
+
+        With `durable`, the lease and the count of the attempt outlive even a crash of the database.
+        """
+        row = await connection.fetchrow(self._take, uuid4(), seconds, durable)
+        return Item(**row) if row else None
+
+    async def abandoned(self, connection: Connection) -> list[Abandoned]:
+        """The abandoned items at the head of the queue."""
+        return [Abandoned(*row) for row in await connection.fetch(self._abandoned)]
+
+    async def take_over(self, connection: Connection, item_id: int, seconds: float) -> Item | None:
+        """Take an abandoned item; None where somebody else did."""
+        row = await connection.fetchrow(self._take_over, uuid4(), seconds, True, item_id)
+        return Item(**row) if row else None
+
+    async def bury(self, connection: Connection, item_id: int, reason: str) -> bool:
+        """Park an abandoned item as dead; False where somebody else took it."""
+        return await connection.execute(self._bury, item_id, reason) == "UPDATE 1"
+
+    async def hold(self, connection: Connection, item: Item) -> None:
+        """Keep everybody else from the item until the transaction ends. Raises LeaseLost."""
+        if await connection.fetchrow(self._hold, item.id, item.lease) is None:
+            raise LeaseLost
+
+    async def done(self, connection: Connection, item: Item) -> None:
+        """Mark the item done. Raises LeaseLost."""
+        _insist(await connection.execute(self._done, item.id, item.lease))
+
+    async def failed(self, connection: Connection, item: Item, state: str, fault: str, pause: float) -> None:
+        """Give the item back as `state` (pending or dead), with the reason, due again after `pause` seconds. Raises
+        LeaseLost.
+        """
+        _insist(await connection.execute(self._failed, item.id, item.lease, state, fault, pause))
+
+
+def _insist(status: str) -> None:
+    if status != "UPDATE 1":
+        raise LeaseLost

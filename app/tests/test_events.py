@@ -1,0 +1,242 @@
+"""Stored events, looked up and put back, against a real database, with the rights that the worker has."""
+
+import asyncio
+import json
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from molam_webhook import events, requeue, retention
+from molam_webhook.database import session
+from molam_webhook.events import Filter
+from stored import store
+from support import Postgres, Process, count, environment, query, run_cli, wait_until
+
+pytestmark = pytest.mark.database
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def worker(postgres: Postgres, database: str) -> str:
+    """The database's URL as the role that the command line has on a host."""
+    return postgres.url(database, "molam_webhook_worker")
+
+
+def cli(worker: str, *arguments: str, status: int = 0) -> str:
+    """What `events ...` prints."""
+    done = run_cli("events", *arguments, env=environment(worker))
+    assert done.returncode == status, done.stderr
+    return done.stdout if status == 0 else done.stderr
+
+
+def found(worker: str, limit: int = 100, **conditions: object) -> list[str]:
+    rows = asyncio.run(events.find(worker, Filter(**conditions), limit))  # type: ignore[arg-type]  spelled by the test
+    return [row["event_id"] for row in rows]
+
+
+def test_each_filter_and_the_newest_first(url: str, worker: str) -> None:
+    store(url, "evt_old", state="done", age=3 * HOUR)
+    store(url, "evt_refund", event_type="refund.succeeded", state="dead", age=2 * HOUR, payment_intent="pi_evt_old")
+    store(url, "evt_new", state="done", forward="dead")
+    query(url, "INSERT INTO event_conflicts (event_id, body_sha256, payload) VALUES ('evt_old', sha256('x'), 'x')")
+    now = datetime.now(UTC)
+    assert found(worker) == ["evt_new", "evt_refund", "evt_old"]
+    assert found(worker, limit=2) == ["evt_new", "evt_refund"]
+    assert found(worker, state="dead") == ["evt_new", "evt_refund"]
+    assert found(worker, state="done") == ["evt_old"]
+    assert found(worker, state="pending") == []
+    assert found(worker, event_type="refund.succeeded") == ["evt_refund"]
+    assert found(worker, since=now - 2.5 * HOUR, until=now - HOUR) == ["evt_refund"]
+    assert found(worker, payment="pi_evt_old") == ["evt_refund", "evt_old"]
+    assert found(worker, payment="pi_evt") == []
+    assert found(worker, conflicts=True) == ["evt_old"]
+    assert found(worker, ids=["evt_old", "evt_none"]) == ["evt_old"]
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_pages_neither_miss_nor_repeat(url: str, worker: str, newest_first: bool) -> None:
+    # Three events came in the very same instant.
+    for number in range(7):
+        store(url, f"evt_{number}", age=(number // 3) * HOUR, event_type="odd" if number % 2 else "even")
+    query(url, "UPDATE webhook_deliveries SET created_at = date_trunc('hour', created_at)")
+
+    async def scan(**conditions: str) -> list[int]:
+        async with session(worker, "test") as connection:
+            wanted = Filter(**conditions)  # type: ignore[arg-type]  spelled by the test
+            return [
+                row["id"] async for row in events.scan(connection, wanted, "d.id", newest_first=newest_first, page=2)
+            ]
+
+    order = "DESC" if newest_first else "ASC"
+    expected = query(url, f"SELECT id FROM webhook_deliveries ORDER BY created_at {order}, id {order}")
+    assert asyncio.run(scan()) == [row["id"] for row in expected]
+    assert len(asyncio.run(scan(event_type="odd"))) == 3
+
+
+def test_list_and_show_for_people_and_programs(url: str, worker: str) -> None:
+    store(url, "evt_1\x1b[31m", forward="pending")
+    listed = cli(worker, "list", "--since", "1h")
+    assert listed.split()[:3] == ["received_at", "event_id", "event_type"]
+    assert "evt_1\\x1b[31m" in listed
+    assert "\x1b" not in listed
+    (row,) = json.loads(cli(worker, "list", "--json"))
+    assert (row["state"], row["forward"], row["payment"]) == ("pending", "pending", "pi_evt_1\x1b[31m")
+    shown = cli(worker, "show", "evt_1\x1b[31m")
+    assert "\nforward:\n  state            pending\n" in shown
+    assert shown.endswith("\nno order\n")
+
+
+def test_dead_says_why(url: str, worker: str) -> None:
+    store(url, "evt_1", state="dead", last_error="amount is\nno number", forward="done")
+    store(url, "evt_2", state="done", forward="dead")
+    rows = json.loads(cli(worker, "dead", "--json"))
+    assert [(row["event_id"], row["given_up"], row["reason"]) for row in rows] == [
+        ("evt_2", "forward", "the merchant said 500"),
+        ("evt_1", "handlers", "amount is\nno number"),
+    ]
+    assert "amount is\\nno number" in cli(worker, "dead", "--type", "payment.succeeded")
+
+
+def states(url: str) -> dict[str, tuple[str, int, str | None, int | None]]:
+    rows = query(
+        url,
+        """
+        SELECT event_id, d.state, d.attempts, f.state, f.attempts FROM webhook_deliveries d
+        LEFT JOIN forwards f ON f.delivery_id = d.id
+        """,
+    )
+    return {row[0]: (row[1], row[2], row[3], row[4]) for row in rows}
+
+
+def test_retry_begins_anew_what_was_given_up_and_nothing_else(url: str, worker: str) -> None:
+    store(url, "evt_handlers", state="dead", attempts=12, last_error="no", forward="done")
+    store(url, "evt_forward", state="done", attempts=1, forward="dead")
+    store(url, "evt_done", state="done", attempts=1)
+    query(url, "UPDATE webhook_deliveries SET leased_until = now() + interval '1 hour', lease = gen_random_uuid()")
+    assert cli(worker, "retry", "evt_handlers") == "1 to be tried again.\n"
+    assert states(url) == {
+        "evt_handlers": ("pending", 0, "done", 9),
+        "evt_forward": ("done", 1, "dead", 9),
+        "evt_done": ("done", 1, None, None),
+    }
+    (row,) = query(url, "SELECT * FROM webhook_deliveries WHERE event_id = 'evt_handlers' AND next_attempt_at <= now()")
+    assert (row["leased_until"], row["lease"], row["last_error"]) == (None, None, None)
+    failed = cli(worker, "retry", "evt_forward", "evt_done", "evt_none", status=1)
+    assert failed == "evt_done was not given up, or never received.\nevt_none was not given up, or never received.\n"
+    assert states(url)["evt_forward"] == ("done", 1, "pending", 0)
+    assert states(url)["evt_done"] == ("done", 1, None, None)
+
+
+def test_more_than_one_is_asked_for(url: str, worker: str) -> None:
+    store(url, "evt_1", state="dead")
+    store(url, "evt_2", state="dead", event_type="refund.failed")
+    store(url, "evt_3", state="dead", event_type="refund.failed")
+    refused = cli(worker, "retry", "--all-dead", status=1)
+    assert "Try 3 events again?" in refused
+    assert {state[0] for state in states(url).values()} == {"dead"}
+    retried = cli(worker, "retry", "--all-dead", "--type", "refund.failed", "--yes", "--json")
+    assert json.loads(retried) == {"retried": 2}
+    assert states(url)["evt_1"][0] == "dead"
+
+
+def test_replay_acts_on_done_events_again(url: str, worker: str) -> None:
+    store(url, "evt_1", state="done", attempts=1, age=HOUR, forward="done")
+    store(url, "evt_2", state="done", attempts=1, age=2 * HOUR)
+    store(url, "evt_3", state="dead", attempts=12, age=HOUR)
+    store(url, "evt_4", state="done", attempts=1, age=4 * HOUR)
+    assert "Act once more on 2 events" in cli(worker, "replay", "--since", "3h", "--until", "30m", status=1)
+    replayed = cli(worker, "replay", "--since", "3h", "--until", "30m", "--yes")
+    assert replayed == "2 to be acted on once more.\n"
+    assert states(url) == {
+        "evt_1": ("pending", 0, "pending", 0),
+        "evt_2": ("pending", 0, None, None),
+        "evt_3": ("dead", 12, None, None),
+        "evt_4": ("done", 1, None, None),
+    }
+    assert cli(worker, "replay", "evt_4") == "1 to be acted on once more.\n"
+    assert cli(worker, "replay", "evt_3", status=1) == "evt_3 is not done, or was never received.\n"
+
+
+def test_many_are_put_back_in_batches(url: str, worker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requeue, "BATCH", 2)
+    numbers = [store(url, f"evt_{number}", state="dead", forward="dead") for number in range(5)]
+    # Whatever somebody else did since they were looked up: each begins only where it was to.
+    assert asyncio.run(requeue.replay(worker, numbers)) == 0
+    assert asyncio.run(requeue.retry(worker, numbers)) == 5
+    assert asyncio.run(requeue.retry(worker, numbers)) == 0
+    assert set(states(url).values()) == {("pending", 0, "pending", 0)}
+
+
+def test_export_keeps_the_body_as_it_came(url: str, worker: str, tmp_path: Path) -> None:
+    store(url, "evt_1", age=HOUR)
+    store(url, "evt_2", state="done")
+    first, second = map(json.loads, cli(worker, "export").splitlines())
+    assert (first["event_id"], second["event_id"]) == ("evt_1", "evt_2")
+    assert first["payload"].encode() == query(url, "SELECT payload FROM webhook_deliveries ORDER BY id")[0][0]
+    assert first["signature"] == "t=1,v1=00"
+    file = tmp_path / "events.jsonl"
+    assert cli(worker, "export", "--state", "done", "--output", str(file)) == ""
+    assert [json.loads(line)["event_id"] for line in file.read_text().splitlines()] == ["evt_2"]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert "cannot be written" in cli(worker, "export", "--output", str(file), status=1)
+
+
+def test_prune_removes_what_is_done_and_old_and_keeps_its_id(
+    url: str, worker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 1)
+    store(url, "evt_old", state="done", age=40 * DAY, forward="done")
+    store(url, "evt_older", state="done", age=50 * DAY)
+    store(url, "evt_unsent", state="done", age=40 * DAY, forward="dead")
+    store(url, "evt_dead", state="dead", age=40 * DAY)
+    store(url, "evt_new", state="done", age=DAY)
+    assert "Remove 2 events for good?" in cli(worker, "prune", "--older-than", "35d", status=1)
+    assert count(url, "webhook_deliveries") == 5
+    assert asyncio.run(retention.prune(worker, datetime.now(UTC) - 35 * DAY)) == 2
+    assert set(states(url)) == {"evt_unsent", "evt_dead", "evt_new"}
+    assert count(url, "event_ids") == 5
+    assert json.loads(cli(worker, "prune", "--older-than", "35d", "--yes", "--json")) == {"removed": 0}
+    shown = json.loads(cli(worker, "show", "evt_old", "--json"))
+    assert (shown["payload"], shown["state"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["retry"],
+        ["retry", "evt_1", "--all-dead"],
+        ["retry", "evt_1", "--type", "x"],
+        ["replay"],
+        ["replay", "--since", "1h"],
+        ["replay", "evt_1", "--since", "2h", "--until", "1h"],
+        ["prune", "--older-than", "29d"],
+        ["prune", "--older-than", "long"],
+        ["list", "--since", "yesterday"],
+        ["list", "--state", "lost"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_2_and_asks_no_database(arguments: list[str]) -> None:
+    assert run_cli("events", *arguments, env=environment("postgresql:///nowhere?host=/nonexistent")).returncode == 2
+
+
+def test_what_was_replayed_is_done_again_and_changes_no_order(url: str, worker: str, directory: Path) -> None:
+    store(url, "evt_1")
+    process = Process(["molam_webhook", "worker"], environment(worker), directory)
+
+    def processed_at() -> datetime | None:
+        rows = query(url, "SELECT processed_at FROM webhook_deliveries WHERE state = 'done'")
+        return rows[0][0] if rows else None
+
+    try:
+        wait_until(processed_at)
+        first, order = processed_at(), query(url, "SELECT status, amount, paid_at FROM orders")
+        assert cli(worker, "replay", "evt_1") == "1 to be acted on once more.\n"
+        wait_until(lambda: processed_at() not in (None, first))
+    finally:
+        process.close()
+    assert query(url, "SELECT status, amount, paid_at FROM orders") == order
+    assert states(url)["evt_1"] == ("done", 1, None, None)
