@@ -50,10 +50,11 @@ class Site:
         with self.client() as client:
             return client.request(method, path, extensions={"sni_hostname": self.domain}, **options)
 
-    def send(self, event: dict[str, Any], *, secret: str | None = None) -> httpx.Response:
-        """Send an event as the sender would, signed now with the site's key or another secret."""
+    def send(self, event: dict[str, Any], *, kid: str | None = None, secret: str | None = None) -> httpx.Response:
+        """Send an event as the sender would, signed now with the site's key or another."""
         body = json.dumps(event).encode()
-        signed = signature.sign(body, (secret or self.secret).encode(), int(time.time() * 1000), self.kid)
+        now_ms = int(time.time() * 1000)
+        signed = signature.sign(body, (secret or self.secret).encode(), now_ms, kid or self.kid)
         headers = {"Content-Type": "application/json", "Molam-Signature": signed}
         return self.request("POST", WEBHOOK_PATH, content=body, headers=headers)
 
@@ -76,8 +77,35 @@ def site(host: Host) -> Site:
 
 
 @pytest.fixture
+def slot(host: Host) -> str:
+    """Return the name of the slot in use."""
+    return slot_in_use(host)
+
+
+def slot_in_use(host: Host) -> str:
+    """Return the name of the slot that serves now."""
+    return str(host.check_output("basename $(readlink /opt/molam-webhook/active)"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that lets tests change the host."""
+    parser.addoption("--intrusive", action="store_true", help="also run what changes the host: for test hosts alone")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what changes the host, unless it was asked for."""
+    if not config.getoption("--intrusive"):
+        items[:] = [item for item in items if item.get_closest_marker("intrusive") is None]
+
+
+@pytest.fixture
 def event() -> dict[str, Any]:
-    """Return an event that nobody sent before, for a payment of its own."""
+    """Return an event that nobody sent before."""
+    return new_event()
+
+
+def new_event() -> dict[str, Any]:
+    """Make an event that nobody sent before, for a payment of its own."""
     name = uuid.uuid4().hex
     return {
         "id": f"evt_{name}",

@@ -9,7 +9,7 @@ from testinfra.host import Host
 
 from .conftest import Site
 
-KEYRING = "/etc/molam-webhook/slots/a/keyring.cred"
+KEYRING = "/etc/molam-webhook/settings/keyring.cred"
 SECRETS = (
     f"systemd-creds decrypt --name=keyring {KEYRING} - 2>/dev/null | python3 -c "
     "'import json, sys; [print(key[\"secret\"]) for key in json.load(sys.stdin).values()]'"
@@ -30,8 +30,8 @@ def test_only_root_reads(host: Host, user: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("user", ["molam_webhook_worker", "www-data", "nobody"])
-def test_only_the_receiver_reads_its_credential(host: Host, user: str) -> None:
-    path = "/run/credentials/molam-webhook@a.service/keyring"
+def test_only_the_receiver_reads_its_credential(host: Host, slot: str, user: str) -> None:
+    path = f"/run/credentials/molam-webhook@{slot}.service/keyring"
     assert host.run(f"test -e {path}").rc == 0
     assert host.run(f"runuser -u {user} -- cat {path}").rc != 0
 
@@ -79,8 +79,8 @@ def test_receiver_may_only_take_events_in(host: Host, statement: str) -> None:
     assert "permission denied" in answer.stderr
 
 
-def test_socket_is_nginx_and_the_receivers_alone(host: Host) -> None:
+def test_socket_is_nginx_and_the_receivers_alone(host: Host, slot: str) -> None:
     folder = host.file("/run/molam-webhook")
     assert (folder.user, folder.group, oct(folder.mode)) == ("molam_webhook", "www-data", "0o2750")
-    socket = host.file("/run/molam-webhook/a.sock")
+    socket = host.file(f"/run/molam-webhook/{slot}.sock")
     assert (socket.user, socket.group, oct(socket.mode)) == ("molam_webhook", "www-data", "0o660")

@@ -92,3 +92,27 @@ def test_journal_is_persistent_and_bounded() -> None:
     text = render("base", "journald.conf.j2", base_journal_max_size="2G")
     assert "Storage=persistent" in text
     assert "SystemMaxUse=2G" in text
+
+
+def test_cache_is_bounded_and_reached_over_its_socket_only() -> None:
+    text = render("valkey", "valkey.conf.j2", valkey_memory="128MB")
+    settings = dict(re.findall(r"^([a-z-]+) (.+)$", text, re.MULTILINE))
+    assert settings["port"] == "0"
+    assert settings["unixsocketperm"] == "660"
+    assert (settings["maxmemory"], settings["maxmemory-policy"]) == (str(128 * 1024**2), "allkeys-lru")
+    assert (settings["save"], settings["appendonly"]) == ('""', "no")
+
+
+@pytest.mark.parametrize(("debian", "name"), [(13, "valkey"), (12, "redis")])
+def test_cache_is_the_one_that_the_release_has(debian: int, name: str) -> None:
+    unit = render("valkey", "service.conf.j2", debian=debian, valkey_memory="128MB")
+    assert f"\nExecStart=/usr/bin/{name}-server /etc/{name}/molam.conf " in unit
+    # More than it may remember, or the kernel would end it whenever it is full.
+    limit = re.search(r"^MemoryMax=(\d+)$", unit, re.MULTILINE)
+    assert limit is not None
+    assert int(limit[1]) > 1.5 * 128 * 1024**2
+
+
+def test_cache_is_open_to_its_clients() -> None:
+    text = render("valkey", "sysusers.conf.j2", valkey_clients=["one", "two"])
+    assert re.findall(r"^m (\w+) (\w+)$", text, re.MULTILINE) == [("one", "molam_valkey"), ("two", "molam_valkey")]

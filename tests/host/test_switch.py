@@ -1,0 +1,227 @@
+"""A change of keys, settings or release: no request is dropped, and what fails leaves the old slot serving."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from testinfra.host import Host
+
+from .conftest import Site, new_event, slot_in_use
+
+pytestmark = pytest.mark.intrusive
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = "/etc/molam-webhook/settings/environment"
+STEPS = ("fill", "migrate", "start", "self-test", "serve", "drain")
+
+
+def release_in_use(host: Host) -> str:
+    return str(host.check_output("basename $(readlink -f /opt/molam-webhook/active)"))
+
+
+def receiver(host: Host) -> Any:  # noqa: ANN401  systemd's own word
+    """Return the process that serves."""
+    return host.service(f"molam-webhook@{slot_in_use(host)}").systemd_properties["MainPID"]
+
+
+@pytest.fixture
+def change(host: Host) -> Iterator[Callable[[str], None]]:
+    """Add a line to the settings that the next switch takes; what was there is put in use again at the end."""
+    good = host.check_output(f"cat {SETTINGS}")
+
+    def write(line: str) -> None:
+        host.check_output(f"echo '{line}' >> {SETTINGS}")
+
+    yield write
+    host.check_output(f"cat > {SETTINGS} <<'END'\n{good}\nEND")
+    host.check_output(f"molam-webhook-switch {release_in_use(host)}")
+
+
+@contextmanager
+def load(site: Site) -> Iterator[list[tuple[str, int]]]:
+    """Send events of their own from a few senders all the while; yields ids and answers, 0 where none came."""
+    answers: list[tuple[str, int]] = []
+    over = threading.Event()
+
+    def send() -> None:
+        while not over.is_set():
+            event = new_event()
+            try:
+                answers.append((event["id"], site.send(event).status_code))
+            except httpx.HTTPError:
+                answers.append((event["id"], 0))
+
+    senders = [threading.Thread(target=send) for _ in range(4)]
+    for sender in senders:
+        sender.start()
+    try:
+        yield answers
+    finally:
+        over.set()
+        for sender in senders:
+            sender.join()
+
+
+def stored_once(host: Host, event_ids: list[str]) -> bool:
+    """Whether each event is in the inbox, once. The ids go through a file: there may be thousands."""
+    host.check_output("install -m 600 -o postgres /dev/null /run/event_ids")
+    for start in range(0, len(event_ids), 500):
+        lines = "\n".join(event_ids[start : start + 500])
+        host.check_output(f"cat >> /run/event_ids <<'END'\n{lines}\nEND")
+    count = "SELECT count(*), count(DISTINCT event_id) FROM webhook_deliveries JOIN sent USING (event_id)"
+    answer = host.check_output(
+        "runuser -u postgres -- psql --no-psqlrc --quiet -At molam_webhook <<'END'\n"
+        f"CREATE TEMPORARY TABLE sent (event_id text);\n\\copy sent FROM /run/event_ids\n{count};\nEND"
+    )
+    return bool(answer == f"{len(event_ids)}|{len(event_ids)}")
+
+
+def test_no_request_is_dropped(host: Host, site: Site, change: Callable[[str], None]) -> None:
+    """Three switches, to and fro, under load."""
+    release = release_in_use(host)
+    before = slot_in_use(host)
+    with load(site) as answers:
+        for number in range(3):
+            change(f"DATABASE_POOL_IDLE_SECONDS={31 + number}")
+            assert host.check_output(f"molam-webhook-switch {release}").splitlines()[-1].endswith(f"serves {release}")
+    assert slot_in_use(host) != before
+    assert len(answers) > 20
+    assert [answer for answer in answers if answer[1] != 200] == []
+    assert stored_once(host, [event_id for event_id, _ in answers])
+    # The other slot has stopped.
+    assert not host.service(f"molam-webhook@{before}").is_running
+    assert not host.service(f"molam-webhook-worker@{before}").is_running
+
+
+def test_a_new_key_overlaps_with_the_old_one(host: Host, site: Site) -> None:
+    secret = f"whsec_{uuid.uuid4().hex}"
+    old = {site.kid: {"secret": site.secret, "state": "active"}}
+    new = {"v-new": {"secret": secret, "state": "active"}}
+
+    def put_in_use(keys: dict[str, Any]) -> None:
+        wanted = json.dumps({"keyring": json.dumps(keys, sort_keys=True)})
+        host.check_output(f"molam-webhook-credentials <<'END'\n{wanted}\nEND")
+        host.check_output(f"molam-webhook-switch {release_in_use(host)}")
+
+    assert site.send(new_event(), kid="v-new", secret=secret).json() == {"error": "unknown_key"}
+    try:
+        with load(site) as answers:
+            put_in_use(old | new)
+        assert {status for _, status in answers} == {200}
+        assert site.send(new_event(), kid="v-new", secret=secret).status_code == 200
+    finally:
+        put_in_use(old)
+    assert site.send(new_event(), kid="v-new", secret=secret).status_code == 503
+
+
+def test_the_same_again_changes_nothing(host: Host) -> None:
+    serving = receiver(host)
+    assert host.check_output(f"molam-webhook-switch {release_in_use(host)}") == "unchanged"
+    assert receiver(host) == serving
+
+
+@pytest.mark.parametrize(
+    "line", ["LOG_LEVEL=loud", "DATABASE_POOL_MAX=0", "MOLAM_WEBHOOK_SECRET=whsec_a_second_place_1"]
+)
+def test_settings_that_the_receiver_refuses(host: Host, change: Callable[[str], None], line: str) -> None:
+    serving = receiver(host)
+    change(line)
+    answer = host.run(f"molam-webhook-switch {release_in_use(host)}")
+    assert answer.rc == 1
+    assert line.partition("=")[0] in answer.stderr
+    assert "goes on with release" in answer.stderr
+    assert receiver(host) == serving
+
+
+def test_a_release_that_does_not_start(host: Host, site: Site) -> None:
+    serving = receiver(host)
+    broken = "/opt/molam-webhook/releases/broken"
+    program = "#!/bin/sh\ncase $1 in check-config|migrate) ;; *) echo this release is broken >&2; exit 1 ;; esac"
+    try:
+        host.check_output(f"mkdir {broken} && touch {broken}/complete && echo '{program}' > {broken}/run")
+        host.check_output(f"chmod +x {broken}/run")
+        answer = host.run("molam-webhook-switch broken")
+        assert answer.rc == 1
+        assert "this release is broken" in answer.stderr
+        assert receiver(host) == serving
+        assert site.send(new_event()).status_code == 200
+    finally:
+        host.run(f"rm -r {broken}")
+    assert host.run("molam-webhook-switch broken").rc == 1
+
+
+def test_a_migration_that_waits_for_a_lock(host: Host, site: Site, change: Callable[[str], None]) -> None:
+    serving = receiver(host)
+    change("DATABASE_POOL_IDLE_SECONDS=41")
+    session = "runuser -u postgres -- psql --no-psqlrc molam_webhook --command"
+    hold = "BEGIN; LOCK TABLE alembic_version; SELECT pg_sleep(60)"
+    host.check_output(f'systemd-run --quiet {session} "{hold}"')
+    try:
+        answer = host.run(f"molam-webhook-switch {release_in_use(host)}")
+        assert answer.rc == 1
+        assert "migrat" in answer.stderr
+        assert receiver(host) == serving
+        assert site.send(new_event()).status_code == 200
+    finally:
+        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)'"
+        host.check_output(f'{session} "{end}"')
+
+
+def test_killed_half_way(host: Host, site: Site, change: Callable[[str], None]) -> None:
+    """At each step in turn: it serves all the while, and the same command run again finishes."""
+    release = release_in_use(host)
+    with load(site) as answers:
+        for number, at in enumerate(STEPS):
+            before = slot_in_use(host)
+            change(f"DATABASE_POOL_IDLE_SECONDS={50 + number}")
+            # Killed by a reader of its own output, as soon as it names the step.
+            kill = "pkill --signal KILL --full '^/usr/bin/python3 .*molam-webhook-switch'"
+            read = f'while read -r line; do case $line in *": {at}"*) {kill} ;; esac; done'
+            command = f"molam-webhook-switch {release} | {read}; exit ${{PIPESTATUS[0]}}"
+            assert host.run(f"bash -c {shlex.quote(command)}").rc == 128 + signal.SIGKILL, at
+            again = host.check_output(f"molam-webhook-switch {release}").splitlines()[-1]
+            assert again == "unchanged" or again.endswith(f"serves {release}")
+            assert slot_in_use(host) != before, at
+            assert not host.service(f"molam-webhook@{before}").is_running, at
+    assert [answer for answer in answers if answer[1] != 200] == []
+
+
+def test_no_run_prints_a_secret(request: pytest.FixtureRequest, host: Host, tmp_path: Path) -> None:
+    """At the highest verbosity that people use, with differences, and with keys that are new to the host."""
+    keys = [{"kid": kid, "secret": f"whsec_new_{kid}_Zq4Xv9Tn2Lw7Rb", "state": "active"} for kid in ("v1", "v2")]
+    variables = tmp_path / "keys.json"
+    variables.write_text(json.dumps({"webhook_app_keys": keys}))
+    answer = subprocess.run(
+        [
+            "ansible-playbook",
+            f"--inventory={ROOT / request.config.getoption('--ansible-inventory')}",
+            f"--limit={host.backend.host}",
+            f"--extra-vars=@{variables}",
+            "--check",
+            "--diff",
+            "-vvv",
+            ROOT / "site.yml",
+        ],
+        cwd=ROOT,
+        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stdout[-2000:]
+    # The keys were compared with the host's, and found new.
+    task = answer.stdout.partition("Secrets, encrypted for this host alone")[2].partition("TASK [")[0]
+    assert "\nchanged: " in task
+    assert [key["kid"] for key in keys if key["secret"] in answer.stdout + answer.stderr] == []

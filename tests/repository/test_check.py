@@ -1,0 +1,173 @@
+"""The check that a host makes of itself: what it measures, when it tells, and that the message arrives."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socketserver
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+PROGRAM = Path(__file__).resolve().parents[2] / "roles" / "monitoring" / "files" / "molam-check"
+LIMITS = {
+    "ready": 1,
+    "clock_synchronised": 1,
+    "oldest_pending_seconds": 300,
+    "dead_events": 0,
+    "dead_forwards": 0,
+    "new_conflicts": 0,
+    "new_unknown_kids": 0,
+    "filesystem_free_ratio": 0.15,
+    "memory_available_ratio": 0.05,
+    "failed_units": 0,
+}
+METRICS = """\
+# HELP molam_webhook_dead_events Events that were given up
+molam_webhook_dead_events 3.0
+molam_webhook_oldest_pending_seconds NaN
+molam_webhook_stored_conflicts 7.0
+"""
+
+
+@pytest.fixture(scope="module")
+def check() -> ModuleType:
+    """Return the program as a module."""
+    loader = SourceFileLoader("molam_check", str(PROGRAM))
+    spec = spec_from_loader("molam_check", loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    # Dataclasses look their module up.
+    sys.modules[module.__name__] = module
+    loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def served(server: socketserver.BaseServer) -> Iterator[None]:
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_a_process_is_asked_over_its_socket(check: ModuleType, tmp_path: Path) -> None:
+    class Pages(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/metrics" else 503)
+            self.end_headers()
+            self.wfile.write(METRICS.encode())
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+        def address_string(self) -> str:
+            return "unix"
+
+    path = tmp_path / "s"
+    with served(socketserver.UnixStreamServer(str(path), Pages)):
+        assert check.ask(path, "/readyz")[0] == 503
+        status, text = check.ask(path, "/metrics")
+    assert status == 200
+    assert check.numbers(text, check.FROM_WORKER) == {"molam_dead_events": 3, "molam_conflicts": 7}
+    assert check.ask(path, "/readyz") == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "well", "unwell"),
+    [
+        ("molam_receiver_ready", 1, 0),
+        ("molam_worker_ready", 1, 0),
+        ("molam_clock_synchronised", 1, 0),
+        ("molam_oldest_pending_seconds", 300, 301),
+        ("molam_dead_events", 0, 1),
+        ("molam_dead_forwards", 0, 1),
+        ('molam_filesystem_free_ratio{path="/"}', 0.15, 0.14),
+        ("molam_memory_available_ratio", 0.05, 0.04),
+        ("molam_failed_units", 0, 1),
+    ],
+)
+def test_a_measurement_crosses_its_limit(check: ModuleType, name: str, well: float, unwell: float) -> None:
+    assert check.crossed({name: well}, {}, LIMITS) == {}
+    sentence = check.crossed({name: unwell}, {}, LIMITS)[name]
+    assert sentence.startswith(f"{name} is {unwell:g}, ")
+
+
+def test_a_counter_is_compared_with_the_last_time(check: ModuleType) -> None:
+    for name in ("molam_conflicts", "molam_unknown_kids"):
+        assert check.crossed({name: 7}, {}, LIMITS) == {}
+        assert check.crossed({name: 7}, {name: 7}, LIMITS) == {}
+        assert "rose by 2" in check.crossed({name: 9}, {name: 7}, LIMITS)[name]
+        # Its process was started anew.
+        assert check.crossed({name: 1}, {name: 7}, LIMITS) == {}
+
+
+def test_told_once_a_day_and_when_it_is_well_again(check: ModuleType) -> None:
+    now = {"x": "x is bad."}
+    assert check.news(now, {}, 1e6) == (["x is bad."], {"x": 1e6})
+    assert check.news(now, {"x": 1e6}, 1e6 + 60) == ([], {"x": 1e6})
+    later = 1e6 + check.REMIND_SECONDS
+    assert check.news(now, {"x": 1e6}, later) == (["x is bad."], {"x": later})
+    assert check.news({}, {"x": 1e6}, later) == (["x is well again."], {})
+
+
+def test_a_webhook_is_posted_to(check: ModuleType) -> None:
+    posted: list[Any] = []
+
+    class Chat(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Chat)
+    config = {"webhook_url": f"http://127.0.0.1:{server.server_port}/", "mail_to": ""}
+    with served(server):
+        check.tell(config, "[molam] host", "x is bad.")
+    assert posted == [{"text": "[molam] host\nx is bad."}]
+    with pytest.raises(OSError, match="refused"):
+        check.tell(config, "[molam] host", "x is bad.")
+
+
+def test_a_mail_is_sent(check: ModuleType) -> None:
+    received: list[str] = []
+
+    class Mail(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(b"220 ready\r\n")
+            for line in self.rfile:
+                word = line.split()[0].upper() if line.split() else b""
+                if word == b"DATA":
+                    self.wfile.write(b"354 go on\r\n")
+                    while (text := self.rfile.readline()) != b".\r\n":
+                        received.append(text.decode().rstrip())
+                self.wfile.write(b"250 well\r\n" if word != b"QUIT" else b"221 bye\r\n")
+
+    server = socketserver.TCPServer(("127.0.0.1", 0), Mail)
+    config = {
+        "webhook_url": "",
+        "mail_to": "ops@shop.test",
+        "mail_from": "molam@shop.test",
+        "mail_host": "127.0.0.1",
+        "mail_port": server.server_address[1],
+    }
+    with served(server):
+        check.tell(config, "[molam] host: x", "x is bad.")
+    assert "Subject: [molam] host: x" in received
+    assert "To: ops@shop.test" in received
+    assert received[-1] == "x is bad."
