@@ -8,9 +8,7 @@ import merchant
 import pytest
 from molam_webhook.config import Settings
 from processing import WorkerProcess, worker_process
-from support import Postgres, Process, Service, environment, query, run_cli
-
-DATABASE = "webhook"
+from support import DATABASE, Postgres, Process, Service, environment, query
 
 
 @pytest.fixture(autouse=True)
@@ -31,11 +29,7 @@ def directory() -> Iterator[Path]:
 def postgres() -> Iterator[Postgres]:
     with tempfile.TemporaryDirectory(prefix="molam-pg-") as path:
         server = Postgres(Path(path))
-        for role in ("molam_webhook", "molam_webhook_worker", "molam_webhook_owner"):
-            query(server.url("postgres"), f"CREATE ROLE {role} LOGIN")
-        query(server.url("postgres"), f"CREATE DATABASE {DATABASE} OWNER molam_webhook_owner")
-        done = run_cli("migrate", env=environment(server.url(DATABASE, "molam_webhook_owner")))
-        assert done.returncode == 0, done.stderr
+        server.prepare()
         yield server
         server.stop()
 
@@ -59,7 +53,7 @@ def serve(postgres: Postgres, database: str, directory: Path) -> Iterator[Callab
     """Starts the receiver as the role it has in production; each service started is ended."""
     started: list[Process] = []
 
-    def start(server: str = "granian", without: str = "", **settings: str) -> Service:
+    def start(server: str = "own", without: str = "", **settings: str) -> Service:
         home = directory / str(len(started))
         home.mkdir()
         env = environment(postgres.url(database, "molam_webhook"), **settings)

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -86,12 +85,6 @@ class WorkerProcess(Process):
     def wait(self) -> int:
         """Wait until it ends by itself."""
         return self._process.wait(DEADLINE_SECONDS)
-
-    def suspend(self) -> None:
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
 
     def wait_suspended(self) -> None:
         stat = Path(f"/proc/{self._process.pid}/stat")

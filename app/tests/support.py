@@ -226,18 +226,18 @@ class Process:
 
 
 class Service(Process):
-    """The receiver, served on a unix socket by granian (as in production) or by uvicorn."""
+    """The receiver on a unix socket, served as in production or by another ASGI server (granian)."""
 
-    def __init__(self, env: dict[str, str], directory: Path, server: str = "granian") -> None:
+    def __init__(self, env: dict[str, str], directory: Path, server: str = "own") -> None:
         self.socket = directory / "http.sock"
         commands = {
-            "granian": ["molam_webhook", "serve", "--uds", str(self.socket)],
-            "uvicorn": [
-                *("uvicorn", "--factory", "molam_webhook.serve:application", "--uds", str(self.socket)),
-                *("--no-server-header", "--log-level=warning"),
+            "own": ["molam_webhook", "serve", "--uds", str(self.socket)],
+            "granian": [
+                *("granian", "--interface", "asgi", "--factory", "--log-level", "warning"),
+                *("--uds", str(self.socket), "molam_webhook.serve:application"),
             ],
         }
-        self._announces = server == "granian"
+        self._announces = server == "own"
         super().__init__(commands[server], env, directory)
 
     def _wait_ready(self) -> None:

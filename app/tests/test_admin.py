@@ -169,9 +169,9 @@ def test_no_socket_is_no_reason_not_to_serve(serve: Serve, directory: Path) -> N
     assert (line["level"], line["error"]) == ("error", "FileNotFoundError")
 
 
-def test_uvicorn_serves_it_too(serve: Serve, directory: Path) -> None:
+def test_another_server_serves_it_too(serve: Serve, directory: Path) -> None:
     socket = directory / "admin.sock"
-    serve("uvicorn", MOLAM_ADMIN_UDS=str(socket))
+    serve("granian", MOLAM_ADMIN_UDS=str(socket))
     assert ask(socket, "/readyz").status_code == 200
 
 

@@ -23,7 +23,8 @@ PROBE_SECONDS = 2.0
 PROBE_INTERVAL_SECONDS = 1.0
 
 # What a database that is down, full, slow or not migrated raises.
-ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+# The driver calls it an internal error when a connection ends between two steps of one operation.
+ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
 # Whether a delivery could be stored: connected, migrated, granted, and not a standby.
 _PROBE = "SELECT has_table_privilege('webhook_deliveries', 'INSERT') AND NOT pg_is_in_recovery()"

@@ -1,0 +1,254 @@
+"""Faults under load: whatever breaks, what was answered 200 is stored once and acted on once, and all mends itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import asyncpg
+import pytest
+from history import SENDERS, Recorder, check
+from processing import Start, WorkerProcess, pending
+from support import DATABASE, Postgres, Service, query, wait_until
+
+pytestmark = pytest.mark.database
+
+OURS = "application_name LIKE 'molam-webhook%'"
+RECOVERY_SECONDS = 10
+ENOUGH = 100
+
+
+class Site(NamedTuple):
+    """What a fault can befall; `url` is the database's, as its administrator."""
+
+    postgres: Postgres
+    url: str
+    service: Service
+    worker: WorkerProcess
+
+
+Fault = Callable[[Site], AbstractContextManager[None]]
+
+
+@contextmanager
+def receiver_killed(site: Site) -> Iterator[None]:
+    site.service.kill()
+    yield
+    site.service.restart()
+
+
+@contextmanager
+def worker_killed(site: Site) -> Iterator[None]:
+    site.worker.kill()
+    yield
+    site.worker.restart()
+
+
+@contextmanager
+def both_suspended(site: Site) -> Iterator[None]:
+    """Longer than the worker's lease."""
+    for process in (site.service, site.worker):
+        process.suspend()
+    time.sleep(3)
+    yield
+    for process in (site.service, site.worker):
+        process.resume()
+
+
+@contextmanager
+def postgres_killed(site: Site) -> Iterator[None]:
+    site.postgres.kill()
+    try:
+        yield
+    finally:
+        # As the service manager does, until what is left of the old one is gone.
+        wait_until(partial(_starts, site.postgres))
+
+
+def _starts(postgres: Postgres) -> bool:
+    with suppress(subprocess.CalledProcessError):
+        postgres.start()
+        return True
+    return False
+
+
+@contextmanager
+def postgres_stopped(site: Site) -> Iterator[None]:
+    site.postgres.stop()
+    try:
+        yield
+    finally:
+        site.postgres.start()
+
+
+@contextmanager
+def setting(url: str, name: str, value: str) -> Iterator[None]:
+    query(url, f"ALTER SYSTEM SET {name} = {value}")
+    query(url, "SELECT pg_reload_conf()")
+    try:
+        yield
+    finally:
+        query(url, f"ALTER SYSTEM RESET {name}")
+        query(url, "SELECT pg_reload_conf()")
+
+
+@contextmanager
+def postgres_read_only(site: Site) -> Iterator[None]:
+    with setting(site.url, "default_transaction_read_only", "on"):
+        yield
+
+
+@contextmanager
+def out_of_connections(site: Site) -> Iterator[None]:
+    with asyncio.Runner() as runner:
+        taken = runner.run(_take_all_connections(site))
+        try:
+            yield
+        finally:
+            for connection in taken:
+                runner.run(connection.close())
+
+
+async def _take_all_connections(site: Site) -> list[asyncpg.Connection[asyncpg.Record]]:
+    administrator = await asyncpg.connect(site.url)
+    taken = [administrator]
+    while True:
+        try:
+            taken.append(await asyncpg.connect(site.postgres.url(DATABASE, "molam_webhook_owner")))
+        except asyncpg.TooManyConnectionsError:
+            # Those that the receiver and the worker have, too.
+            if not await administrator.fetchval(_terminate(OURS)):
+                return taken
+
+
+def _terminate(which: str) -> str:
+    return f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {which}"
+
+
+@contextmanager
+def backends_terminated(site: Site) -> Iterator[None]:
+    for _ in range(10):
+        query(site.url, _terminate(OURS))
+    yield
+
+
+@contextmanager
+def commits_of_unknown_outcome(site: Site) -> Iterator[None]:
+    """Connections end when their commit is on the disk and not yet confirmed, for want of a standby."""
+    waiting = f"{OURS} AND wait_event = 'SyncRep'"
+    with setting(site.url, "synchronous_standby_names", "nobody"):
+        for _ in range(5):
+            wait_until(lambda: query(site.url, _terminate(waiting))[0][0])
+        yield
+
+
+@contextmanager
+def table_locked(site: Site) -> Iterator[None]:
+    """Longer than a statement may take."""
+    with asyncio.Runner() as runner:
+        connection = runner.run(asyncpg.connect(site.url))
+        runner.run(connection.execute("BEGIN; LOCK TABLE webhook_deliveries IN EXCLUSIVE MODE"))
+        try:
+            yield
+        finally:
+            runner.run(connection.close())
+
+
+@pytest.mark.parametrize(
+    ("fault", "refusals"),
+    [
+        pytest.param(fault, refusals, id=fault.__name__)
+        for fault, refusals in (
+            (receiver_killed, ENOUGH),
+            (worker_killed, 0),
+            (both_suspended, 0),
+            (postgres_killed, ENOUGH),
+            (postgres_stopped, ENOUGH),
+            (postgres_read_only, ENOUGH),
+            (out_of_connections, SENDERS),
+            (backends_terminated, SENDERS),
+            (commits_of_unknown_outcome, 1),
+            (table_locked, SENDERS),
+        )
+    ],
+)
+def test_nothing_is_lost_and_nothing_is_done_twice(
+    fault: Fault, refusals: int, postgres: Postgres, url: str, serve: Callable[..., Service], start_worker: Start
+) -> None:
+    prove(fault, refusals, postgres, url, serve, start_worker)
+
+
+@pytest.fixture
+def small_disk(postgres: Postgres, database: str, directory: Path) -> Iterator[Path]:
+    """Moves the database to a small file system of its own."""
+    disk = directory / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", disk], check=False)
+    if mounted.returncode:
+        pytest.skip("this host lets nobody mount a file system")
+    directory.chmod(0o755)
+    space = disk / "space"
+    space.mkdir()
+    shutil.chown(space, "postgres")
+    administrator = postgres.url("postgres")
+    query(administrator, f"CREATE TABLESPACE small LOCATION '{space}'")
+    query(administrator, f"ALTER DATABASE {database} SET TABLESPACE small")
+    yield disk
+    (disk / "ballast").unlink(missing_ok=True)
+    query(administrator, f"ALTER DATABASE {database} SET TABLESPACE pg_default")
+    query(administrator, "DROP TABLESPACE small")
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_nothing_is_lost_when_the_disk_is_full(
+    small_disk: Path, postgres: Postgres, url: str, serve: Callable[..., Service], start_worker: Start
+) -> None:
+    @contextmanager
+    def disk_full(_site: Site) -> Iterator[None]:
+        ballast = small_disk / "ballast"
+        room = shutil.disk_usage(small_disk).free
+        with ballast.open("wb") as file:
+            # The tables grow meanwhile.
+            while room:
+                with suppress(OSError):
+                    os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), room)
+                room = shutil.disk_usage(small_disk).free
+        yield
+        ballast.unlink()
+
+    prove(disk_full, ENOUGH, postgres, url, serve, start_worker)
+
+
+def prove(
+    fault: Fault, refusals: int, postgres: Postgres, url: str, serve: Callable[..., Service], start_worker: Start
+) -> None:
+    """Let a fault happen under load, until it has cost at least so many sends their 200; then compare."""
+    site = Site(
+        postgres,
+        url,
+        serve(DATABASE_POOL_MAX="4"),
+        start_worker(MOLAM_HANDLERS="witness", MOLAM_WORKER_BACKOFF_SECONDS="0.1"),
+    )
+    with Recorder(site.service) as recorder:
+        wait_until(lambda: recorder.succeeded() >= ENOUGH)
+        began = time.monotonic()
+        with fault(site):
+            wait_until(lambda: recorder.failed(began) >= refusals)
+        ended = time.monotonic()
+        wait_until(lambda: recorder.succeeded(ended) >= ENOUGH, RECOVERY_SECONDS)
+    assert site.service.stop() == 0
+    # A connection whose client was killed may be committing yet.
+    receivers = "SELECT FROM pg_stat_activity WHERE application_name = 'molam-webhook'"
+    wait_until(lambda: not query(url, receivers))
+    deaths = site.worker.live_through(lambda: not pending(url))
+    assert site.worker.stop() == 0
+    check(url, recorder.sends)
+    assert not deaths, "the worker ended by itself, and would have to be started again"
