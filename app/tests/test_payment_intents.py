@@ -18,7 +18,7 @@ from molam_webhook.config import ApiSettings, ConfigError
 from molam_webhook.payment_intents import InvalidId, NotFound, PaymentIntents, Refused, Unavailable
 from support import Valkey
 
-KEY = "sk_live_Zq4Xv9Tn2Lw7Rb"
+KEY = "sk_prod_Zq4Xv9Tn2Lw7Rb"
 INTENT = b'{"id": "pi_1", "status": "succeeded", "amount": 5000}'
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -312,8 +312,8 @@ def test_the_address_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch,
         ("MOLAM_API_URL", "https://api.molam.com/v1/"),
         ("MOLAM_API_KEY", "sk_test_Zq4Xv9Tn2Lw7Rb"),
         ("MOLAM_API_KEY", "pk_live_Zq4Xv9Tn2Lw7Rb"),
-        ("MOLAM_API_KEY", "sk_live_xxxxxxxxxxx"),
-        ("MOLAM_API_KEY", "sk_live_Zq4Xv9Tn2\nLw7Rb"),
+        ("MOLAM_API_KEY", "sk_prod_xxxxxxxxxxx"),
+        ("MOLAM_API_KEY", "sk_prod_Zq4Xv9Tn2\nLw7Rb"),
         ("VALKEY_URL", "/run/valkey.sock"),
         ("VALKEY_URL", "http://localhost"),
     ],
