@@ -27,6 +27,7 @@ KEYRING = Keyring({b"v1": Key(SECRET.encode(), active=True)}, b"v1")
 PATH = "/molam/webhook"
 DATABASE = "webhook"
 DEADLINE_SECONDS = 20.0
+STOP_SECONDS = 3.0
 
 
 def now_ms() -> int:
@@ -159,9 +160,9 @@ def count(url: str, table: str) -> int:
 
 
 def environment(database_url: str, **settings: str) -> dict[str, str]:
-    """The environment of a process of ours: nothing of the surroundings but what Python needs."""
+    """The environment of a process of ours: nothing of the surroundings but what Python and coverage need."""
     return {
-        "PATH": os.environ["PATH"],
+        **{name: os.environ[name] for name in ("PATH", "COVERAGE_PROCESS_CONFIG") if name in os.environ},
         "PYTHONPATH": str(SOURCE),
         "DATABASE_URL": database_url,
         "DATABASE_POOL_MIN": "1",
@@ -220,6 +221,10 @@ class Process:
         return status
 
     def close(self) -> None:
+        # In good order if it can: a killed process doesn't say which lines it ran.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.terminate()
+            self._process.wait(STOP_SECONDS)
         with contextlib.suppress(ProcessLookupError):
             self.kill()
         self._notify.close()

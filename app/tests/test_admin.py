@@ -9,13 +9,14 @@ from pathlib import Path
 import httpx
 import pytest
 from molam_webhook import __version__
-from molam_webhook.backlog import Monitor, count
+from molam_webhook.backlog import Backlog, Monitor, count
 from molam_webhook.clock import Clock
 from molam_webhook.config import ReceiverSettings
 from molam_webhook.database import session
 from molam_webhook.http import Receiver
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
 from stored import store
 from support import SECRET, Postgres, Process, Service, environment, event_body, query
 
@@ -107,7 +108,9 @@ def test_a_schema_that_does_not_fit_is_not_ready_and_says_why(serve: Serve, dire
 def test_a_receiver_that_drains_is_not_ready(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     socket = directory / "admin.sock"
     settings = ReceiverSettings(
-        database_url="postgresql:///nowhere?host=/nonexistent", molam_webhook_secret=SECRET, molam_admin_uds=socket
+        database_url=SecretStr("postgresql:///nowhere?host=/nonexistent"),
+        molam_webhook_secret=SecretStr(SECRET),
+        molam_admin_uds=socket,
     )
 
     async def live() -> str:
@@ -202,7 +205,7 @@ def test_the_backlog_of_a_database_with_all_kinds(url: str) -> None:
     query(url, "UPDATE webhook_deliveries SET leased_until = now() + interval '1 minute' WHERE id = $1", number)
     store(url, "evt_3", state="done", forward="pending")
 
-    async def ask_count() -> object:
+    async def ask_count() -> Backlog:
         async with session(url, "test") as connection:
             return await count(connection)
 
@@ -216,7 +219,12 @@ def test_the_backlog_is_asked_seldom_and_unknown_without_a_database(url: str, mo
 
     async def watch(monitor: Monitor) -> list[bool]:
         ask_once = monitor._ask
-        monkeypatch.setattr(monitor, "_ask", lambda: asked.append("") or ask_once())
+
+        async def ask() -> Backlog | None:
+            asked.append("")
+            return await ask_once()
+
+        monkeypatch.setattr(monitor, "_ask", ask)
         return await asyncio.gather(*(monitor.works() for _ in range(5)))
 
     assert asyncio.run(watch(Monitor(url))) == [True] * 5

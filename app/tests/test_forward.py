@@ -4,15 +4,14 @@ import asyncio
 import runpy
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
 
 import asyncpg
 import pytest
+from local_server import Answer, LocalServer, Request
 from molam_webhook import forward, signature
 from molam_webhook.config import ConfigError, WorkerSettings
 from molam_webhook.forward import forwarding, printable, retry_after
@@ -30,55 +29,17 @@ SECRET = "forward_5gT8sWq2Lm9Zx4Vb"  # noqa: S105  a test's own
 KEYRING = Keyring({b"forward": Key(SECRET.encode(), active=True)}, b"forward")
 
 
-class Request(NamedTuple):
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-    def is_signed(self) -> bool:
-        header = self.headers["molam-forward-signature"].encode()
-        return signature.verify(header, self.body, now_ms(), KEYRING).outcome is Outcome.ACCEPTED
-
-
-class Receiver:
-    """The merchant's server. `answer` is asked for each request's status and further header fields."""
+class Receiver(LocalServer):
+    """The merchant's server."""
 
     def __init__(self, port: int = 0) -> None:
-        self.requests: list[Request] = []
-        self.answer: Callable[[Request], tuple[int, dict[str, str]]] = lambda _request: (200, {})
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                request = Request(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
-                receiver.requests.append(request)
-                status, fields = receiver.answer(request)
-                self.send_response(status)
-                for name, value in ({"content-length": "2"} | fields).items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(b"ok")
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_: object) -> None:
-                """A worker that was killed does not read its answer."""
-
-        self._server = Server(("127.0.0.1", port), Handler)
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        self.port = self._server.server_port
+        super().__init__(lambda _request: Answer(200), port)
         self.url = f"http://127.0.0.1:{self.port}/molam?shop=1"
 
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+
+def is_signed(request: Request) -> bool:
+    header = request.headers["molam-forward-signature"].encode()
+    return signature.verify(header, request.body, now_ms(), KEYRING).outcome is Outcome.ACCEPTED
 
 
 @pytest.fixture
@@ -112,8 +73,8 @@ def test_an_event_arrives_as_it_was_received_and_signed(start_worker: Start, rec
     assert (request.path, request.body) == ("/molam?shop=1", body)
     names = ("content-type", "idempotency-key", "molam-event-id", "molam-event-type")
     assert [request.headers[name] for name in names] == ["application/json", "evt_1", "evt_1", "payment.succeeded"]
-    assert request.is_signed()
-    assert not request._replace(body=body + b" ").is_signed()
+    assert is_signed(request)
+    assert not is_signed(request._replace(body=body + b" "))
     wait_until(lambda: states(url) == {"evt_1": ("done", 1)})
     row = query(url, "SELECT lease, leased_until, done_at IS NOT NULL FROM forwards")[0]
     assert tuple(row) == (None, None, True)
@@ -139,21 +100,21 @@ def test_a_receiver_that_is_down_gets_everything_when_it_is_back(start_worker: S
 @database
 @pytest.mark.parametrize("status", [500, 307, 410])
 def test_anything_but_2xx_is_tried_again(start_worker: Start, receiver: Receiver, url: str, status: int) -> None:
-    answers = iter([(status, {"location": "/elsewhere"})] * 2)
-    receiver.answer = lambda _request: next(answers, (204, {"content-length": "0"}))
+    answers = iter([Answer(status, {"location": "/elsewhere"})] * 2)
+    receiver.answer = lambda _request: next(answers, Answer(204, body=b""))
     store(url, told("evt_1"))
     start_forwarding(start_worker, receiver.url)
     wait_until(lambda: forwards(url) == {"evt_1": ("done", 3)})
     assert {request.path for request in receiver.requests} == {"/molam?shop=1"}
     assert {request.headers["idempotency-key"] for request in receiver.requests} == {"evt_1"}
-    assert all(request.is_signed() for request in receiver.requests)
+    assert all(is_signed(request) for request in receiver.requests)
 
 
 @database
 def test_what_is_never_taken_is_parked_and_the_event_is_done_all_the_same(
     start_worker: Start, receiver: Receiver, url: str
 ) -> None:
-    receiver.answer = lambda _request: (500, {})
+    receiver.answer = lambda _request: Answer(500)
     store(url, told("evt_1"))
     worker = start_forwarding(start_worker, receiver.url, MOLAM_WORKER_MAX_ATTEMPTS="2")
     wait_until(lambda: forwards(url) == {"evt_1": ("dead", 2)})
@@ -173,7 +134,7 @@ def test_what_no_handler_can_use_is_forwarded_all_the_same(start_worker: Start, 
 
 @database
 def test_a_receiver_may_ask_for_time(start_worker: Start, receiver: Receiver, url: str) -> None:
-    receiver.answer = lambda _request: (503, {"retry-after": "1800"})
+    receiver.answer = lambda _request: Answer(503, {"retry-after": "1800"})
     store(url, told("evt_1"))
     start_forwarding(start_worker, receiver.url)
     wait_until(lambda: fault(url) == "answered 503")
@@ -186,10 +147,10 @@ def test_a_receiver_that_does_not_answer_in_time_is_asked_again(
 ) -> None:
     patience = threading.Event()
 
-    def answer(_request: Request) -> tuple[int, dict[str, str]]:
+    def answer(_request: Request) -> Answer:
         if len(receiver.requests) == 1:
             patience.wait(20)
-        return 200, {}
+        return Answer(200)
 
     receiver.answer = answer
     store(url, told("evt_1"))
@@ -204,10 +165,10 @@ def test_a_worker_killed_between_the_answer_and_the_mark_repeats_under_the_same_
 ) -> None:
     worker = start_forwarding(start_worker, receiver.url, MOLAM_HANDLERS="witness")
 
-    def answer(_request: Request) -> tuple[int, dict[str, str]]:
+    def answer(_request: Request) -> Answer:
         if len(receiver.requests) == 1:
             worker.kill()
-        return 200, {}
+        return Answer(200)
 
     receiver.answer = answer
     store(url, told("evt_1"))
@@ -224,9 +185,9 @@ def test_a_worker_killed_between_the_answer_and_the_mark_repeats_under_the_same_
 def test_a_database_lost_between_the_answer_and_the_mark_does_not_repeat_it(
     start_worker: Start, receiver: Receiver, url: str
 ) -> None:
-    def answer(_request: Request) -> tuple[int, dict[str, str]]:
+    def answer(_request: Request) -> Answer:
         query(url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name ~ 'worker'")
-        return 200, {}
+        return Answer(200)
 
     receiver.answer = answer
     store(url, told("evt_1"))
@@ -277,7 +238,7 @@ def test_an_id_of_any_characters_can_be_sent(start_worker: Start, receiver: Rece
 def test_what_was_taken_is_not_sent_again_because_the_answers_rest_is_missing(
     start_worker: Start, receiver: Receiver, url: str
 ) -> None:
-    receiver.answer = lambda _request: (200, {"content-length": "100000"})
+    receiver.answer = lambda _request: Answer(200, {"content-length": "100000"})
     store(url, told("evt_1"))
     start_forwarding(start_worker, receiver.url, MOLAM_WORKER_LEASE_SECONDS="30")
     wait_until(lambda: forwards(url) == {"evt_1": ("done", 1)})
@@ -296,7 +257,7 @@ def test_who_has_lost_the_lease_does_not_mark_what_was_sent(
             item = await outbox.queue.take(connection, 60, durable=True)
             assert item
             patience = threading.Event()
-            receiver.answer = lambda _request: (200 if patience.wait(20) else 500, {})
+            receiver.answer = lambda _request: Answer(200 if patience.wait(20) else 500)
             monkeypatch.setattr(forward, "ANSWER_SECONDS", 0.1)
             with pytest.raises(TryLater, match="no answer within"):
                 await outbox.perform(connection, item)

@@ -181,7 +181,7 @@ def test_the_self_test_is_unknown_to_strangers(serve: Serve, url: str) -> None:
     body = event_body("evt_1")
     headers = signed_headers(body, kid="selftest", secret=SECRET + "self")
 
-    def ask(*addresses: str) -> tuple[int, str]:
+    def ask(*addresses: str) -> tuple[int, str | None]:
         with service.client() as client:
             named = [(name.encode(), value.encode()) for name, value in headers.items()]
             named += [(b"X-Real-IP", address.encode("latin-1")) for address in addresses]

@@ -33,7 +33,7 @@ def upgrade() -> None:
 """
 
 
-def revisions() -> list[tuple[str, str | None, str | None]]:
+def revisions() -> list[tuple[str, object, str | None]]:
     config = Config()
     config.set_main_option("script_location", "molam_webhook:migrations")
     scripts = reversed(list(ScriptDirectory.from_config(config).walk_revisions()))

@@ -8,11 +8,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import stamina
+from local_server import Answer, LocalServer, Request
 from molam_webhook import payment_intents as module
 from molam_webhook.config import ApiSettings, ConfigError
 from molam_webhook.payment_intents import InvalidId, NotFound, PaymentIntents, Refused, Unavailable
@@ -21,40 +21,21 @@ from support import Valkey
 KEY = "sk_prod_Zq4Xv9Tn2Lw7Rb"
 INTENT = b'{"id": "pi_1", "status": "succeeded", "amount": 5000}'
 
-Answer = tuple[int, dict[str, str], bytes]
 
-
-class Api:
+class Api(LocalServer):
     """Gives the answers it was told to, one after another, the last one for ever; remembers what was asked."""
 
     def __init__(self) -> None:
-        self.answers: list[Answer] = [(200, {}, INTENT)]
-        self.asked: list[tuple[str, str | None]] = []
+        super().__init__(self._next_answer)
+        self.answers = [Answer(200, body=INTENT)]
         self.silent = threading.Event()
-        api = self
+        self.url = f"http://127.0.0.1:{self.port}/v1"
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                api.asked.append((self.path, self.headers["Authorization"]))
-                status, headers, body = api.answers.pop(0) if len(api.answers) > 1 else api.answers[0]
-                if api.silent.is_set():
-                    time.sleep(0.5)
-                self.send_response(status)
-                for name, value in ({"Content-Length": str(len(body))} | headers).items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def _next_answer(self, _request: Request) -> Answer:
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if self.silent.is_set():
+            time.sleep(0.5)
+        return answer
 
 
 @pytest.fixture
@@ -100,7 +81,8 @@ def test_an_intent_is_asked_for_with_the_key(api: Api) -> None:
 
     run(settings(api.url), use)
     # Without a cache, each time.
-    assert api.asked == [("/v1/payment_intents/pi_1", f"Bearer {KEY}")] * 2
+    asked = [(request.path, request.headers["authorization"]) for request in api.requests]
+    assert asked == [("/v1/payment_intents/pi_1", f"Bearer {KEY}")] * 2
 
 
 def test_an_intent_is_remembered(api: Api, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,11 +91,11 @@ def test_an_intent_is_remembered(api: Api, valkey: Valkey, monkeypatch: pytest.M
     async def use(client: PaymentIntents) -> None:
         first = await client.payment_intent("pi_1")
         assert await client.payment_intent("pi_1") == first
-        assert len(api.asked) == 1
+        assert len(api.requests) == 1
         await client.payment_intent("pi_2")
-        assert len(api.asked) == 2
+        assert len(api.requests) == 2
         async with asyncio.timeout(20):
-            while len(api.asked) == 2:
+            while len(api.requests) == 2:
                 assert await client.payment_intent("pi_1") == first
                 await asyncio.sleep(0.05)
 
@@ -135,12 +117,12 @@ def test_it_is_remembered_for_five_minutes(api: Api, valkey: Valkey) -> None:
 def test_what_is_no_intent_is_not_remembered_nor_asked_for_again(
     api: Api, valkey: Valkey, answer: int, error: type[Exception]
 ) -> None:
-    api.answers = [(answer, {"Location": f"{api.url}/payment_intents/other"}, b""), (200, {}, INTENT)]
+    api.answers = [Answer(answer, {"Location": f"{api.url}/payment_intents/other"}), Answer(200, body=INTENT)]
 
     async def use(client: PaymentIntents) -> None:
         with pytest.raises(error):
             await client.payment_intent("pi_1")
-        assert len(api.asked) == 1
+        assert len(api.requests) == 1
         assert (await client.payment_intent("pi_1"))["id"] == "pi_1"
 
     run(settings(api.url, valkey.url), use)
@@ -148,21 +130,21 @@ def test_what_is_no_intent_is_not_remembered_nor_asked_for_again(
 
 @pytest.mark.parametrize(
     "answer",
-    [(500, {}, b""), (503, {"Retry-After": "0"}, b""), (429, {"Retry-After": "0"}, b""), (200, {}, b"<html>")],
+    [Answer(500), Answer(503, {"Retry-After": "0"}), Answer(429, {"Retry-After": "0"}), Answer(200, body=b"<html>")],
     ids=str,
 )
 def test_what_may_pass_is_tried_again(api: Api, answer: Answer) -> None:
-    api.answers = [answer, answer, (200, {}, INTENT)]
+    api.answers = [answer, answer, Answer(200, body=INTENT)]
 
     async def use(client: PaymentIntents) -> None:
         assert (await client.payment_intent("pi_1"))["id"] == "pi_1"
 
     run(settings(api.url), use)
-    assert len(api.asked) == module.ATTEMPTS
+    assert len(api.requests) == module.ATTEMPTS
 
 
 def test_a_pause_that_the_api_asks_for_is_kept(api: Api) -> None:
-    api.answers = [(429, {"Retry-After": "1"}, b""), (200, {}, INTENT)]
+    api.answers = [Answer(429, {"Retry-After": "1"}), Answer(200, body=INTENT)]
     waits = []
     stamina.instrumentation.set_on_retry_hooks([lambda details: waits.append(details.wait_for)])
     try:
@@ -178,7 +160,7 @@ def test_a_pause_that_the_api_asks_for_is_kept(api: Api) -> None:
 
 def test_a_long_pause_is_left_to_the_caller(api: Api) -> None:
     until = format_datetime(datetime.now(UTC) + timedelta(seconds=120), usegmt=True)
-    api.answers = [(503, {"Retry-After": until}, b"")]
+    api.answers = [Answer(503, {"Retry-After": until})]
 
     async def use(client: PaymentIntents) -> None:
         with pytest.raises(Unavailable) as raised:
@@ -186,7 +168,7 @@ def test_a_long_pause_is_left_to_the_caller(api: Api) -> None:
         assert 100 < raised.value.seconds <= 120
 
     run(settings(api.url), use)
-    assert len(api.asked) == 1
+    assert len(api.requests) == 1
 
 
 @pytest.mark.parametrize("limit", ["REQUEST_SECONDS", "WHOLE_SECONDS"])
@@ -207,17 +189,17 @@ def test_an_api_that_keeps_failing_is_left_alone_and_asked_again_later(
     monkeypatch.setattr(module, "BREAKER_SECONDS", 7)
     stamina.set_testing(True, attempts=1)
     try:
-        api.answers = [(500, {}, b"")]
+        api.answers = [Answer(500)]
 
         async def use(client: PaymentIntents) -> None:
             for _ in range(module.BREAKER_FAULTS + 3):
                 with pytest.raises(Unavailable) as raised:
                     await client.payment_intent("pi_1")
             assert 0 < raised.value.seconds <= 7
-            assert len(api.asked) == module.BREAKER_FAULTS
+            assert len(api.requests) == module.BREAKER_FAULTS
             # The time is over, and the API well again.
             monkeypatch.setattr("circuitbreaker.monotonic", lambda: time.monotonic() + 7)
-            api.answers = [(200, {}, INTENT)]
+            api.answers = [Answer(200, body=INTENT)]
             for _ in range(2):
                 await client.payment_intent("pi_1")
 
@@ -243,7 +225,7 @@ def test_the_loss_of_the_cache_costs_speed_only(api: Api, valkey: Valkey, fault:
         getattr(valkey, fault)()
         for number in range(5):
             assert (await client.payment_intent("pi_1"))["id"] == "pi_1"
-            assert len(api.asked) == 2 + number
+            assert len(api.requests) == 2 + number
 
     run(settings(api.url, valkey.url), use)
     valkey.resume()
@@ -265,11 +247,11 @@ def test_what_is_no_id_is_asked_of_nobody(api: Api, intent_id: object) -> None:
             await client.payment_intent(intent_id)
 
     run(settings(api.url), use)
-    assert api.asked == []
+    assert api.requests == []
 
 
 def test_the_key_is_in_no_log_and_no_error(api: Api, capfd: pytest.CaptureFixture[str]) -> None:
-    api.answers = [(500, {}, b""), (401, {}, b"")]
+    api.answers = [Answer(500), Answer(401)]
     told = []
 
     async def use(client: PaymentIntents) -> None:

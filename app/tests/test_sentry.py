@@ -3,15 +3,14 @@
 import gzip
 import json
 import logging
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sentry_sdk
 import structlog
+from local_server import Answer, LocalServer
 from molam_webhook import __version__, logs, sentry
 from molam_webhook.config import Settings
 from stored import store
@@ -20,37 +19,20 @@ from support import SECRET, Postgres, Process, Service, environment, event_body,
 PRIVATE = "card-4242-of-a-customer"
 
 
-class Ingest:
-    """Takes envelopes, and keeps them as they came."""
+class Ingest(LocalServer):
+    """Takes envelopes."""
 
     def __init__(self) -> None:
-        self.envelopes: list[bytes] = []
-        envelopes = self.envelopes
+        super().__init__(lambda _request: Answer(200, body=b"{}"))
+        self.dsn = f"http://public@127.0.0.1:{self.port}/7"
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                packed = self.headers.get("content-encoding") == "gzip"
-                envelopes.append(gzip.decompress(body) if packed else body)
-                self.send_response(200)
-                self.send_header("content-length", "2")
-                self.end_headers()
-                self.wfile.write(b"{}")
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.dsn = f"http://public@127.0.0.1:{self._server.server_port}/7"
+    def envelopes(self) -> list[bytes]:
+        packed = [(request.headers.get("content-encoding") == "gzip", request.body) for request in list(self.requests)]
+        return [gzip.decompress(body) if is_packed else body for is_packed, body in packed]
 
     def events(self) -> list[dict[str, Any]]:
         """The event of each envelope: its last line."""
-        return [json.loads(envelope.splitlines()[-1]) for envelope in list(self.envelopes)]
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        return [json.loads(envelope.splitlines()[-1]) for envelope in self.envelopes()]
 
 
 @pytest.fixture
@@ -66,7 +48,7 @@ def reporting(ingest: Ingest) -> Iterator[Ingest]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     logs.configure("info")
-    sentry.start(Settings(sentry_dsn=ingest.dsn, molam_environment="staging"))
+    sentry.start(Settings.model_validate({"sentry_dsn": ingest.dsn, "molam_environment": "staging"}))
     yield ingest
     sentry_sdk.get_client().close()
     sentry_sdk.get_global_scope().set_client(None)
@@ -91,7 +73,7 @@ def test_an_error_is_reported_with_its_stack_and_without_values(reporting: Inges
     (exception,) = event["exception"]["values"]
     assert exception["type"] == "ValueError"
     assert exception["stacktrace"]["frames"][-1]["function"].startswith("test_an_error_is_reported")
-    everything = reporting.envelopes[0].decode()
+    everything = reporting.envelopes()[0].decode()
     for private in (PRIVATE, SECRET, "5000", "vars", "context_line", "argv"):
         assert private not in everything
     assert event["breadcrumbs"] == {"values": []}
@@ -114,7 +96,7 @@ def test_what_a_library_logs_is_reported_without_its_values(reporting: Ingest) -
     logger.warning("no error")
     sentry.stop()
     assert [event["message"] for event in reporting.events()] == ["library: lost %s", "library: see the log"]
-    assert PRIVATE not in b"".join(reporting.envelopes).decode()
+    assert PRIVATE not in b"".join(reporting.envelopes()).decode()
 
 
 def test_without_a_dsn_nothing_is_loaded_or_reported() -> None:
@@ -135,7 +117,7 @@ def test_the_receiver_reports(serve: Callable[..., Service], ingest: Ingest) -> 
     assert event["message"] == "event_conflict"
     assert event["tags"]["event_id"] == "evt_1"
     assert event["environment"] == "demo"
-    everything = ingest.envelopes[0].decode()
+    everything = ingest.envelopes()[0].decode()
     for private in (PRIVATE, SECRET, "v1=", "pi_evt_1"):
         assert private not in everything
 
@@ -155,5 +137,5 @@ def test_the_worker_reports_what_it_gives_up(
         worker.close()
     (event,) = ingest.events()
     assert event["tags"]["event_id"] == "evt_1"
-    assert PRIVATE not in ingest.envelopes[0].decode()
+    assert PRIVATE not in ingest.envelopes()[0].decode()
     assert PRIVATE in worker.log.read_text()

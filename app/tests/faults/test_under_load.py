@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import asyncpg
 import pytest
-from history import SENDERS, Recorder, check
+from faults.history import SENDERS, Recorder, check
 from processing import Start, WorkerProcess, pending
 from support import DATABASE, Postgres, Service, query, wait_until
 
