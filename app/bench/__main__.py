@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -117,7 +118,21 @@ class Bench:
             ):
                 found["worker"] = self._load("the receiver behind nginx, and its worker", f"https:{port}", "app")
             found["worker"].peak_pss_mb = memory.peak
+            found["drain"] = self._drain()
         return found
+
+    def _drain(self) -> Figures:
+        """Let a worker by itself act on what has been stored so far."""
+        done = "SELECT count(*) FROM webhook_deliveries WHERE state = 'done'"
+        backlog = int(self._sql("app", "SELECT count(*) FROM webhook_deliveries WHERE state = 'pending'"))
+        say(f"the worker by itself, with a backlog of {backlog} …")
+        with self._worker():
+            before, started = int(self._sql("app", done)), time.perf_counter()
+            time.sleep(self._seconds)
+            after, ended = int(self._sql("app", done)), time.perf_counter()
+        rate = (after - before) / (ended - started)
+        say(f"  {rate:.0f}/s")
+        return Figures(f"the worker by itself, backlog of {backlog}", rate)
 
     def _make_certificate(self) -> None:
         command: Command = [

@@ -26,7 +26,7 @@ from molam_webhook.handlers import TryLater
 from molam_webhook.handling import Handling
 from molam_webhook.inbox import CHANNEL
 from molam_webhook.lanes import Bell, Floor
-from molam_webhook.leases import Abandoned, Item, LeaseLost, Queue
+from molam_webhook.leases import IN_ORDER, Abandoned, Item, LeaseLost, Queue
 from molam_webhook.logs import logger
 from molam_webhook.notify import notify
 from molam_webhook.verdict import Verdict, judge
@@ -209,7 +209,7 @@ class Worker:
         failures = 0
         while not self._stopped.is_set():
             try:
-                connection = await self._connect()
+                connection = await self.connect()
                 try:
                     failures = 0
                     await serve(connection)
@@ -221,11 +221,12 @@ class Worker:
                 failures += 1
                 await self._pause(REOPEN_SECONDS)
 
-    async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
+    async def connect(self) -> asyncpg.Connection[asyncpg.Record]:
+        """Open a connection that is set as the queues need it. Raises what the database raises."""
         connection = await connect(self._settings.database_url.get_secret_value(), "molam-webhook-worker")
         # The server ends the transaction of a worker that stands still, or its event could not be taken over.
         milliseconds = round(self._settings.molam_worker_lease_seconds * 1000)
-        await connection.execute(f"SET idle_in_transaction_session_timeout = {milliseconds}")
+        await connection.execute(f"SET idle_in_transaction_session_timeout = {milliseconds}; {IN_ORDER}")
         return connection
 
     async def _pause(self, seconds: float) -> None:
