@@ -56,10 +56,10 @@ def wait_until(condition: Callable[[], object], seconds: float = DEADLINE_SECOND
 class Postgres:
     """A PostgreSQL server of our own in a directory of its own, reached over a unix socket only.
 
-    Only where it is `durable` does it wait for the disk.
+    Only where it is `durable` does it wait for the disk. With `wal`, its log is there.
     """
 
-    def __init__(self, directory: Path, *, durable: bool = False) -> None:
+    def __init__(self, directory: Path, *, durable: bool = False, wal: Path | None = None) -> None:
         self._bin = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
         self._data = directory / "data"
         self._fsync = "on" if durable else "off"
@@ -70,7 +70,11 @@ class Postgres:
         )
         if os.getuid() == 0:
             shutil.chown(directory, "postgres", "postgres")
-        self._run("initdb", "-D", self._data, "-U", "root", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
+        initdb = ["initdb", "-U", "root", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"]
+        if wal is not None:
+            # Small files, so that a new one is needed often.
+            initdb += [f"--waldir={wal}", "--wal-segsize=1"]
+        self._run(*initdb, "-D", self._data)
         self.start()
 
     def _run(self, program: str, *arguments: str | Path) -> None:

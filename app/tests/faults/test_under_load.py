@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple
 
 import asyncpg
 import pytest
-from faults.history import SENDERS, Recorder, check
-from processing import Start, WorkerProcess, pending
+from faults.history import SENDERS
+from faults.proof import ENOUGH, Fault, Site, prove, restarts
+from processing import Start
 from support import DATABASE, Postgres, Service, query, wait_until
 
 pytestmark = pytest.mark.database
 
 OURS = "application_name LIKE 'molam-webhook%'"
-RECOVERY_SECONDS = 10
-ENOUGH = 100
-
-
-class Site(NamedTuple):
-    """What a fault can befall; `url` is the database's, as its administrator."""
-
-    postgres: Postgres
-    url: str
-    service: Service
-    worker: WorkerProcess
-
-
-Fault = Callable[[Site], AbstractContextManager[None]]
 
 
 @contextmanager
@@ -70,14 +52,7 @@ def postgres_killed(site: Site) -> Iterator[None]:
         yield
     finally:
         # As the service manager does, until what is left of the old one is gone.
-        wait_until(partial(_starts, site.postgres))
-
-
-def _starts(postgres: Postgres) -> bool:
-    with suppress(subprocess.CalledProcessError):
-        postgres.start()
-        return True
-    return False
+        wait_until(partial(restarts, site.postgres))
 
 
 @contextmanager
@@ -184,71 +159,3 @@ def test_nothing_is_lost_and_nothing_is_done_twice(
     fault: Fault, refusals: int, postgres: Postgres, url: str, serve: Callable[..., Service], start_worker: Start
 ) -> None:
     prove(fault, refusals, postgres, url, serve, start_worker)
-
-
-@pytest.fixture
-def small_disk(postgres: Postgres, database: str, directory: Path) -> Iterator[Path]:
-    """Moves the database to a small file system of its own."""
-    disk = directory / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", disk], check=False)
-    if mounted.returncode:
-        pytest.skip("this host lets nobody mount a file system")
-    directory.chmod(0o755)
-    space = disk / "space"
-    space.mkdir()
-    shutil.chown(space, "postgres")
-    administrator = postgres.url("postgres")
-    query(administrator, f"CREATE TABLESPACE small LOCATION '{space}'")
-    query(administrator, f"ALTER DATABASE {database} SET TABLESPACE small")
-    yield disk
-    (disk / "ballast").unlink(missing_ok=True)
-    query(administrator, f"ALTER DATABASE {database} SET TABLESPACE pg_default")
-    query(administrator, "DROP TABLESPACE small")
-    subprocess.run(["umount", disk], check=True)
-
-
-def test_nothing_is_lost_when_the_disk_is_full(
-    small_disk: Path, postgres: Postgres, url: str, serve: Callable[..., Service], start_worker: Start
-) -> None:
-    @contextmanager
-    def disk_full(_site: Site) -> Iterator[None]:
-        ballast = small_disk / "ballast"
-        room = shutil.disk_usage(small_disk).free
-        with ballast.open("wb") as file:
-            # The tables grow meanwhile.
-            while room:
-                with suppress(OSError):
-                    os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), room)
-                room = shutil.disk_usage(small_disk).free
-        yield
-        ballast.unlink()
-
-    prove(disk_full, ENOUGH, postgres, url, serve, start_worker)
-
-
-def prove(
-    fault: Fault, refusals: int, postgres: Postgres, url: str, serve: Callable[..., Service], start_worker: Start
-) -> None:
-    """Let a fault happen under load, until it has cost at least so many sends their 200; then compare."""
-    site = Site(
-        postgres,
-        url,
-        serve(DATABASE_POOL_MAX="4"),
-        start_worker(MOLAM_HANDLERS="witness", MOLAM_WORKER_BACKOFF_SECONDS="0.1"),
-    )
-    with Recorder(site.service) as recorder:
-        wait_until(lambda: recorder.succeeded() >= ENOUGH)
-        began = time.monotonic()
-        with fault(site):
-            wait_until(lambda: recorder.failed(began) >= refusals)
-        ended = time.monotonic()
-        wait_until(lambda: recorder.succeeded(ended) >= ENOUGH, RECOVERY_SECONDS)
-    assert site.service.stop() == 0
-    # A connection whose client was killed may be committing yet.
-    receivers = "SELECT FROM pg_stat_activity WHERE application_name = 'molam-webhook'"
-    wait_until(lambda: not query(url, receivers))
-    deaths = site.worker.live_through(lambda: not pending(url))
-    assert site.worker.stop() == 0
-    check(url, recorder.sends)
-    assert not deaths, "the worker ended by itself, and would have to be started again"
