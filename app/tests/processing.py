@@ -82,6 +82,10 @@ def acts(url: str) -> list[str]:
 class WorkerProcess(Process):
     """A worker in a process of its own."""
 
+    def tell_to_stop(self) -> None:
+        """Tell it to stop, and do not wait until it has."""
+        self._process.terminate()
+
     def wait(self) -> int:
         """Wait until it ends by itself."""
         return self._process.wait(DEADLINE_SECONDS)

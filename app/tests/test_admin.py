@@ -6,6 +6,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 from molam_webhook import __version__
@@ -14,11 +15,12 @@ from molam_webhook.clock import Clock
 from molam_webhook.config import ReceiverSettings
 from molam_webhook.database import session
 from molam_webhook.http import Receiver
+from processing import Start, acts
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from stored import store
-from support import SECRET, Postgres, Process, Service, environment, event_body, query
+from support import SECRET, Postgres, Process, Service, environment, event_body, query, wait_until
 
 pytestmark = pytest.mark.database
 
@@ -184,6 +186,32 @@ def test_the_worker_says_how_it_is(worker: tuple[Process, Path]) -> None:
     assert ask(socket, "/readyz").status_code == 200
     assert process.stop() == 0
     assert not socket.exists()
+
+
+def test_a_worker_that_stops_is_not_ready_while_it_finishes(start_worker: Start, directory: Path, url: str) -> None:
+    socket = directory / "admin.sock"
+    worker = start_worker(MOLAM_ADMIN_UDS=str(socket), MOLAM_HANDLERS="witness", MOLAM_WORKER_LEASE_SECONDS="60")
+
+    def readiness() -> tuple[int, str | None]:
+        ready = ask(socket, "/readyz")
+        return ready.status_code, ready.json().get("reason")
+
+    def in_hand() -> int:
+        return len(query(url, "SELECT FROM webhook_deliveries WHERE lease IS NOT NULL"))
+
+    with asyncio.Runner() as runner:
+        keeper = runner.run(asyncpg.connect(url))
+        # The handler cannot finish while this holds the merchant's table.
+        runner.run(keeper.execute("BEGIN; LOCK TABLE shop.acts IN EXCLUSIVE MODE"))
+        store(url, "evt_1")
+        wait_until(in_hand)
+        assert readiness() == (200, None)
+        worker.tell_to_stop()
+        wait_until(lambda: readiness() == (503, "it is stopping"))
+        assert in_hand() == 1
+        runner.run(keeper.close())
+    assert worker.wait() == 0
+    assert acts(url) == ["evt_1"]
 
 
 def test_the_worker_counts_what_waits(worker: tuple[Process, Path], url: str) -> None:

@@ -56,6 +56,19 @@ def test_a_value_is_there_until_its_time_is_over(valkey: Valkey) -> None:
     run(valkey.url, use)
 
 
+def test_numbers_add_up_until_their_time_is_over(valkey: Valkey) -> None:
+    async def use(cache: Cache) -> None:
+        assert [await cache.add("n", 1, 2), await cache.add("n", 2, 2)] == [1, 3]
+        # One sum for whoever adds at the same time.
+        assert max(await asyncio.gather(*(cache.add("n", 1, 2) for _ in range(5))), key=lambda found: found or 0) == 8
+        # Whoever adds later does not lengthen it.
+        async with asyncio.timeout(20):
+            while await cache.add("n", 1, 60) != 1:
+                await asyncio.sleep(0.05)
+
+    run(valkey.url, use)
+
+
 @pytest.mark.parametrize("fault", ["kill", "stop"])
 def test_without_it_a_value_is_not_there_and_it_is_used_again_when_it_is_back(valkey: Valkey, fault: str) -> None:
     async def use(cache: Cache) -> None:

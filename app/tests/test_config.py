@@ -72,6 +72,7 @@ def test_every_fault_is_told_at_once_by_name(monkeypatch: pytest.MonkeyPatch) ->
         "MOLAM_WEBHOOK_PATH": "molam",
         "MOLAM_WEBHOOK_MAX_BODY_BYTES": "262145",
         "MOLAM_WEBHOOK_QUEUE_MAX": "0",
+        "MOLAM_FAILURE_LIMIT": "0",
         "MOLAM_WEBHOOK_DEFAULT_KID": "a b",
         "MOLAM_WEBHOOK_SECRET": "",
         "MOLAM_WORKER_MAX_ATTEMPTS": "0",

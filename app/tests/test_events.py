@@ -1,8 +1,10 @@
 """Stored events, looked up and put back, against a real database, with the rights that the worker has."""
 
 import asyncio
+import hashlib
 import json
 import stat
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from molam_webhook import events, requeue, retention
 from molam_webhook.database import session
 from molam_webhook.events import Filter
 from stored import store
-from support import Postgres, Process, count, environment, query, run_cli, wait_until
+from support import Postgres, Process, Service, count, environment, event_body, query, run_cli, wait_until
 
 pytestmark = pytest.mark.database
 
@@ -87,6 +89,30 @@ def test_list_and_show_for_people_and_programs(url: str, worker: str) -> None:
     shown = cli(worker, "show", "evt_1\x1b[31m")
     assert "\nforward:\n  state            pending\n" in shown
     assert shown.endswith("\nno order\n")
+
+
+def test_show_has_the_bodies_that_came_later(
+    serve: Callable[..., Service], worker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serve()
+    kept, *others = (event_body("evt_1", amount=amount, note="\x1b[2J") for amount in (100, 200, 300))
+    for body in (kept, *others, kept, others[0]):
+        assert service.deliver(body).status_code == 200
+    found = json.loads(cli(worker, "show", "evt_1", "--json"))
+    assert (found["payload"].encode(), found["conflicts"]) == (kept, 2)
+    assert [other["payload"].encode() for other in found["other_bodies"]] == others
+    for other, body in zip(found["other_bodies"], others, strict=True):
+        assert other["body_sha256"] == hashlib.sha256(body).hexdigest() != found["body_sha256"]
+        assert datetime.fromisoformat(other["received_at"]) >= datetime.fromisoformat(found["first_received_at"])
+    printed = cli(worker, "show", "evt_1")
+    assert printed.count("\nother body:\n") == 2
+    for body in others:
+        assert f"  body_sha256  {hashlib.sha256(body).hexdigest()}\n" in printed
+        assert body.decode() in printed
+    monkeypatch.setattr(events, "CONFLICTS_SHOWN", 1)
+    first = asyncio.run(events.show(worker, "evt_1"))
+    assert first
+    assert (first["conflicts"], len(first["other_bodies"])) == (2, 1)
 
 
 def test_dead_says_why(url: str, worker: str) -> None:

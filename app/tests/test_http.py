@@ -153,6 +153,45 @@ def test_another_body_under_a_known_id_is_kept_aside(serve: Serve, url: str) -> 
     assert {line["level"] for line in service.lines() if line["event"] == "event_conflict"} == {"error"}
 
 
+@pytest.mark.parametrize(
+    ("event_id", "header"),
+    [
+        ("evt_1.a-B:2", "evt_1.a-B:2"),
+        ("a b/c", "a%20b%2Fc"),
+        ("x\r\nX-Evil: 1", "x%0D%0AX-Evil:%201"),
+        ("%\u202e\xe9", "%25%E2%80%AE%C3%A9"),
+    ],
+)
+def test_the_proxy_is_told_which_event_it_was(client: httpx.Client, event_id: str, header: str) -> None:
+    body = event_body(event_id)
+    for status in ("accepted", "duplicate"):
+        answer = client.post(PATH, content=body, headers=signed_headers(body))
+        assert (answer.json()["status"], answer.headers["x-molam-event-id"]) == (status, header)
+        assert "x-evil" not in answer.headers
+    # Nobody is told of what was not verified.
+    assert "x-molam-event-id" not in client.post(PATH, content=body, headers=signed_headers(b"x")).headers
+
+
+def test_an_event_that_cannot_be_stored_is_named_too(serve: Serve) -> None:
+    service = serve(DATABASE_URL="postgresql:///nowhere?host=/nonexistent")
+    answer = service.deliver(event_body("evt_1"))
+    assert (answer.status_code, answer.json()) == (503, {"error": "unavailable"})
+    assert (answer.headers["retry-after"], answer.headers["x-molam-event-id"]) == ("5", "evt_1")
+
+
+def test_what_is_no_http_is_refused_in_the_same_form(serve: Serve) -> None:
+    service = serve()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(service.socket))
+        connection.sendall(b"POST / HTTP/1.1\r\nA: \x01\r\n\r\n")
+        with connection.makefile("rb") as stream:
+            head, _, body = stream.read().partition(b"\r\n\r\n")
+    assert head.splitlines()[0].split()[1] == b"400"
+    assert b"content-type: application/json" in head.splitlines()
+    assert b"server: molam-webhook" in head.splitlines()
+    assert json.loads(body) == {"error": "bad_request"}
+
+
 def test_forgeries_leave_nothing_behind(serve: Serve, url: str) -> None:
     service = serve()
     body = event_body("evt_1")

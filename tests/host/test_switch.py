@@ -7,18 +7,16 @@ import os
 import shlex
 import signal
 import subprocess
-import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from testinfra.host import Host
 
 from .conftest import Site, new_event, slot_in_use
+from .load import load, stored
 
 pytestmark = pytest.mark.intrusive
 
@@ -49,45 +47,6 @@ def change(host: Host) -> Iterator[Callable[[str], None]]:
     host.check_output(f"molam-webhook-switch {release_in_use(host)}")
 
 
-@contextmanager
-def load(site: Site) -> Iterator[list[tuple[str, int]]]:
-    """Send events of their own from a few senders all the while; yields ids and answers, 0 where none came."""
-    answers: list[tuple[str, int]] = []
-    over = threading.Event()
-
-    def send() -> None:
-        while not over.is_set():
-            event = new_event()
-            try:
-                answers.append((event["id"], site.send(event).status_code))
-            except httpx.HTTPError:
-                answers.append((event["id"], 0))
-
-    senders = [threading.Thread(target=send) for _ in range(4)]
-    for sender in senders:
-        sender.start()
-    try:
-        yield answers
-    finally:
-        over.set()
-        for sender in senders:
-            sender.join()
-
-
-def stored_once(host: Host, event_ids: list[str]) -> bool:
-    """Whether each event is in the inbox, once. The ids go through a file: there may be thousands."""
-    host.check_output("install -m 600 -o postgres /dev/null /run/event_ids")
-    for start in range(0, len(event_ids), 500):
-        lines = "\n".join(event_ids[start : start + 500])
-        host.check_output(f"cat >> /run/event_ids <<'END'\n{lines}\nEND")
-    count = "SELECT count(*), count(DISTINCT event_id) FROM webhook_deliveries JOIN sent USING (event_id)"
-    answer = host.check_output(
-        "runuser -u postgres -- psql --no-psqlrc --quiet -At molam_webhook <<'END'\n"
-        f"CREATE TEMPORARY TABLE sent (event_id text);\n\\copy sent FROM /run/event_ids\n{count};\nEND"
-    )
-    return bool(answer == f"{len(event_ids)}|{len(event_ids)}")
-
-
 def test_no_request_is_dropped(host: Host, site: Site, change: Callable[[str], None]) -> None:
     """Three switches, to and fro, under load."""
     release = release_in_use(host)
@@ -99,7 +58,7 @@ def test_no_request_is_dropped(host: Host, site: Site, change: Callable[[str], N
     assert slot_in_use(host) != before
     assert len(answers) > 20
     assert [answer for answer in answers if answer[1] != 200] == []
-    assert stored_once(host, [event_id for event_id, _ in answers])
+    assert stored(host, [event_id for event_id, _ in answers])[0] == len(answers)
     # The other slot has stopped.
     assert not host.service(f"molam-webhook@{before}").is_running
     assert not host.service(f"molam-webhook-worker@{before}").is_running

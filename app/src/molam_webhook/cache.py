@@ -50,6 +50,15 @@ class Cache:
         """Remember `value` under `key` for so many seconds, if the cache can."""
         await self._ask("SET", key, value, "EX", seconds)
 
+    async def add(self, key: str, amount: int, seconds: int) -> int | None:
+        """Add to the number under `key`, which is forgotten so many seconds after its beginning, and return the sum;
+        None where the cache cannot be asked.
+        """
+        # In this order none is ever kept without an end.
+        await self._ask("SET", key, 0, "EX", seconds, "NX")
+        value = await self._ask("INCRBY", key, amount)
+        return value if isinstance(value, int) else None
+
     async def healthy(self) -> bool:
         """Whether the cache answers. Asks at most once a second, however many callers there are."""
         async with self._probe_lock:

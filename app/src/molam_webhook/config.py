@@ -4,12 +4,14 @@ A setting comes from the environment, or from a credential: a file of the settin
 directory that the service manager names in $CREDENTIALS_DIRECTORY.
 """
 
+from __future__ import annotations
+
 import os
 import re
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -26,6 +28,9 @@ from pydantic_settings import (
 from molam_webhook import handlers, keyring
 from molam_webhook.handlers import Handlers
 from molam_webhook.keyring import KID, SELFTEST_KID, Key, Keyring, KeyringError
+
+if TYPE_CHECKING:
+    from molam_webhook.cache import Cache
 
 MAX_BODY_BYTES = 262_144
 
@@ -123,6 +128,15 @@ class CacheSettings(Settings):
             raise ValueError("must be like unix:///path/to/socket, redis://host:6379/0 or rediss://host:6379/0")
         return url
 
+    def open_cache(self) -> Cache | None:
+        """The cache, connected to when it is first asked; None where there is none."""
+        if self.valkey_url is None:
+            return None
+        # Imported where it is used: the driver is not small.
+        from molam_webhook.cache import Cache
+
+        return Cache(self.valkey_url.get_secret_value())
+
 
 class ApiSettings(CacheSettings):
     """What `payment_intents` reads besides: the Molam API's address, version included, and the secret key."""
@@ -203,7 +217,9 @@ class WorkerSettings(ApiSettings):
 
 
 class ReceiverSettings(CacheSettings):
-    """What `serve` reads besides: the endpoint, its bounds, the connection pool and the keys."""
+    """What `serve` reads besides: the endpoint, its bounds, the connection pool and the keys. A caller's failed
+    verifications beyond `molam_failure_limit` a minute are answered 429.
+    """
 
     database_pool_min: Annotated[int, Field(ge=0, le=100)] = 5
     database_pool_max: Annotated[int, Field(ge=1, le=100, validate_default=True)] = 20
@@ -211,6 +227,7 @@ class ReceiverSettings(CacheSettings):
     molam_webhook_path: str = "/molam/webhook"
     molam_webhook_max_body_bytes: Annotated[int, Field(ge=1, le=MAX_BODY_BYTES)] = MAX_BODY_BYTES
     molam_webhook_queue_max: Annotated[int, Field(ge=1, le=100_000)] = 2048
+    molam_failure_limit: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     molam_webhook_default_kid: str = "v1"
     molam_webhook_secret: SecretStr | None = None
     # The self-test's own key, and the networks it is taken from, a comma list; from the host itself it always is.

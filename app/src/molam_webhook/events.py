@@ -19,6 +19,9 @@ APPLICATION = "molam-webhook-events"
 PAGE = 5000
 PAGE_WITH_PAYLOAD = 200
 
+# Of the bodies that came later under one id, so many are shown; the first ones tell what went wrong.
+CONFLICTS_SHOWN = 20
+
 # Of an event: its handlers' state and its forward's taken together.
 State = Literal["pending", "done", "dead"]
 
@@ -44,6 +47,11 @@ _ORDER = """
 SELECT payment_intent_id, order_id, status, amount, currency, paid_at, failed_at, refunded_at,
   refund_failed_at, last_event_id, updated_at
 FROM orders WHERE payment_intent_id = $1
+"""
+
+_CONFLICTS = """
+SELECT received_at, encode(body_sha256, 'hex') AS body_sha256, payload FROM event_conflicts
+WHERE event_id = $1 ORDER BY received_at, body_sha256 LIMIT $2
 """
 
 # A page of events: {after} says where it begins and ends, {order} is DESC or ASC.
@@ -90,8 +98,8 @@ class Filter:
 
 
 async def show(url: str, event_id: str) -> dict[str, Any] | None:
-    """The stored event with, under "forward" and "order", what became of it or None; None where no such event was
-    ever received.
+    """The stored event with, under "forward" and "order", what became of it or None, and under "other_bodies" the first
+    of its "conflicts"; None where no such event was ever received.
 
     Raises one of `database.ERRORS`.
     """
@@ -102,12 +110,14 @@ async def show(url: str, event_id: str) -> dict[str, Any] | None:
         payment = _payment(row["payload"])
         forward = await connection.fetchrow(_FORWARD, event_id)
         order = await connection.fetchrow(_ORDER, payment) if payment is not None else None
+        others = await connection.fetch(_CONFLICTS, event_id, CONFLICTS_SHOWN) if row["conflicts"] else []
     # A stored payload is a body that parsed, so it is UTF-8; NULL means that it has been removed.
     payload = row["payload"]
     return dict(row) | {
         "payload": payload.decode() if payload else None,
         "forward": dict(forward) if forward else None,
         "order": dict(order) if order else None,
+        "other_bodies": [dict(other) | {"payload": other["payload"].decode()} for other in others],
     }
 
 

@@ -1,13 +1,18 @@
 """How a process is: what its parts say for the health endpoints, and whether work should come to it."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
 from molam_webhook import logs, schema
-from molam_webhook.config import CacheSettings
 from molam_webhook.database import ERRORS, PROBE_SECONDS, Connection
 from molam_webhook.logs import logger
+
+if TYPE_CHECKING:
+    from molam_webhook.cache import Cache
 
 HEALTHY, UNHEALTHY, DISABLED = "healthy", "unhealthy", "disabled"
 
@@ -15,7 +20,7 @@ _NO_DATABASE = "the database cannot be used"
 
 
 class Health:
-    """The health of one process: of its database and its cache.
+    """The health of one process: of its database and its cache, if it has one.
 
     `works` says whether the process can do its work in the database, without raising; `connect` lends a connection to
     it, and may raise one of `database.ERRORS`.
@@ -23,13 +28,13 @@ class Health:
 
     def __init__(
         self,
-        settings: CacheSettings,
+        cache: Cache | None,
         works: Callable[[], Awaitable[bool]],
         connect: Callable[[], AbstractAsyncContextManager[Connection]],
     ) -> None:
         self._works = works
         self._connect = connect
-        self._cache = _cache_check(settings)
+        self._cache = cache
         self._draining = False
 
     def drain(self) -> None:
@@ -39,7 +44,7 @@ class Health:
     async def report(self) -> dict[str, str]:
         """Status, database and cache. The loss of the cache costs speed only: the status is the database's."""
         database = _word(await self._works())
-        cache = DISABLED if self._cache is None else _word(await self._cache())
+        cache = DISABLED if self._cache is None else _word(await self._cache.healthy())
         return {"status": database, "database": database, "cache": cache}
 
     async def fault(self) -> str | None:
@@ -58,12 +63,3 @@ class Health:
 
 def _word(healthy: bool) -> str:
     return HEALTHY if healthy else UNHEALTHY
-
-
-def _cache_check(settings: CacheSettings) -> Callable[[], Awaitable[bool]] | None:
-    if settings.valkey_url is None:
-        return None
-    # Imported where it is used: the driver is not small.
-    from molam_webhook.cache import Cache
-
-    return Cache(settings.valkey_url.get_secret_value()).healthy

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import orjson
 
@@ -18,12 +19,13 @@ from molam_webhook.batcher import Batcher
 from molam_webhook.clock import Clock
 from molam_webhook.config import ReceiverSettings
 from molam_webhook.database import Database
+from molam_webhook.failures import Failures, Standing, caller_at
 from molam_webhook.health import HEALTHY, Health
 from molam_webhook.inbox import INBOX, SELFTEST, Delivery, Inbox
 from molam_webhook.keyring import SELFTEST_KID
 from molam_webhook.logs import logger
 from molam_webhook.notify import notify
-from molam_webhook.outcomes import STATUS, Outcome
+from molam_webhook.outcomes import STATUS, UNVERIFIED, Outcome
 
 # Below the 8 s that the whole way may take, the proxy's retry included, and the sender's 10 s.
 REQUEST_SECONDS = 5.0
@@ -45,13 +47,15 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9-]{8,64}")
 
 
 class Answer(NamedTuple):
-    """What became of one request to the webhook, with what is known of it: the kid it names, the verified
-    delivery.
+    """What became of one request to the webhook, with what is known of it: the kid it names, the verified delivery, or
+    the caller whose failures are beyond the limit. The log has one of those in a minute.
     """
 
     outcome: Outcome
     kid: str | None = None
     delivery: Delivery | None = None
+    caller: str | None = None
+    logged: bool = True
 
     def label(self) -> str:
         """The event's type as the metrics know it."""
@@ -77,7 +81,7 @@ def respond(status: int, body: dict[str, str], extra: Headers = ()) -> Response:
 
 
 def _refusal(outcome: Outcome, extra: Headers = ()) -> Response:
-    if STATUS[outcome] == 503:
+    if STATUS[outcome] in (429, 503):
         extra = [(b"retry-after", b"%d" % RETRY_AFTER_SECONDS), *extra]
     return respond(STATUS[outcome], {"error": outcome}, extra)
 
@@ -94,7 +98,9 @@ class Receiver:
         self._settings = settings
         self._clock = clock
         self._database = Database(settings)
-        self._health = Health(settings, self._database.healthy, self._database.acquire)
+        cache = settings.open_cache()
+        self._health = Health(cache, self._database.healthy, self._database.acquire)
+        self._failures = Failures(settings.molam_failure_limit, cache)
         queue_max = settings.molam_webhook_queue_max
         self._inbox = Batcher(Inbox(self._database, INBOX).store, queue_max)
         self._selftest = Batcher(Inbox(self._database, SELFTEST).store, queue_max)
@@ -163,14 +169,22 @@ class Receiver:
                 if answer.delivery is not None:
                     batcher = self._selftest if answer.kid == SELFTEST_KID else self._inbox
                     answer = answer._replace(outcome=await batcher.submit(answer.delivery))
+                elif answer.outcome in UNVERIFIED:
+                    answer = self._limit(answer, source)
         except TimeoutError:
             # Perhaps it commits yet: the sender tries again and is told that it is a duplicate.
             answer = answer._replace(outcome=Outcome.UNAVAILABLE)
         metrics.count(answer.label(), answer.outcome, time.perf_counter() - started)
-        _log(answer, headers)
-        if answer.delivery is None or answer.outcome in _REFUSALS:
+        if answer.logged:
+            _log(answer, headers)
+        if answer.delivery is None:
             return _REFUSALS[answer.outcome]
-        return respond(STATUS[answer.outcome], {"status": answer.outcome, "id": answer.delivery.event.id})
+        event_id = answer.delivery.event.id
+        # For the proxy's log: whatever an id holds, its header is plain.
+        extra = [(b"x-molam-event-id", quote(event_id, safe=":").encode())]
+        if answer.outcome in _REFUSALS:
+            return _refusal(answer.outcome, extra)
+        return respond(STATUS[answer.outcome], {"status": answer.outcome, "id": event_id}, extra)
 
     def _check_head(self, method: str, headers: dict[bytes, bytes]) -> Outcome | None:
         """Check what can be checked before the body is read, in the contract's order; None when all is
@@ -219,6 +233,22 @@ class Receiver:
             return Answer(event, kid)
         return Answer(outcome, kid, Delivery.of(event, body, header.decode(), kid))
 
+    def _limit(self, answer: Answer, source: Source) -> Answer:
+        """Count a failed verification against its caller, and refuse it as one too many beyond the limit.
+
+        The host itself has no limit. An unknown key stays one: it may be our fault.
+        """
+        connected, named = source
+        address = connected if named is None else named
+        if address is None:
+            return answer
+        caller = caller_at(address)
+        standing = self._failures.count(caller, self._clock.now_ms())
+        if standing is Standing.WITHIN:
+            return answer
+        outcome = Outcome.UNKNOWN_KEY if answer.outcome is Outcome.UNKNOWN_KEY else Outcome.RATE_LIMITED
+        return answer._replace(outcome=outcome, caller=caller, logged=standing is Standing.BEYOND_FIRST)
+
     def _is_near(self, source: Source) -> bool:
         """Whether a self-test may come from there: from the host itself, or from its networks."""
         try:
@@ -261,6 +291,8 @@ def _log(answer: Answer, headers: dict[bytes, bytes]) -> None:
         fields["event_type"] = event.type
         fields["payment_id"] = logs.plain(data.get("id"))
         fields["amount"] = logs.plain(data.get("amount"))
+    if answer.caller is not None:
+        fields["caller"] = answer.caller
     status = STATUS[answer.outcome]
     if status < 400:
         logs.write_soon("webhook", fields)

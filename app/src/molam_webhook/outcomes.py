@@ -21,6 +21,7 @@ class Outcome(StrEnum):
     UNKNOWN_KEY = "unknown_key"
     REVOKED_KEY = "revoked_key"
     SIGNATURE_MISMATCH = "signature_mismatch"
+    RATE_LIMITED = "rate_limited"
     INVALID_JSON = "invalid_json"
     INVALID_EVENT = "invalid_event"
     UNAVAILABLE = "unavailable"
@@ -42,7 +43,20 @@ STATUS: dict[Outcome, HTTPStatus] = {
     Outcome.UNKNOWN_KEY: HTTPStatus.SERVICE_UNAVAILABLE,
     Outcome.REVOKED_KEY: HTTPStatus.UNAUTHORIZED,
     Outcome.SIGNATURE_MISMATCH: HTTPStatus.UNAUTHORIZED,
+    Outcome.RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS,
     Outcome.INVALID_JSON: HTTPStatus.BAD_REQUEST,
     Outcome.INVALID_EVENT: HTTPStatus.BAD_REQUEST,
     Outcome.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+
+# What counts against the caller: it has not shown that it holds a key of ours.
+UNVERIFIED = frozenset(
+    (
+        Outcome.MISSING_SIGNATURE,
+        Outcome.MALFORMED_SIGNATURE,
+        Outcome.TIMESTAMP_OUT_OF_WINDOW,
+        Outcome.UNKNOWN_KEY,
+        Outcome.REVOKED_KEY,
+        Outcome.SIGNATURE_MISMATCH,
+    )
+)

@@ -12,7 +12,6 @@ import orjson
 import stamina
 from circuitbreaker import CircuitBreaker
 
-from molam_webhook.cache import Cache
 from molam_webhook.config import ApiSettings, ConfigError
 from molam_webhook.forward import retry_after
 from molam_webhook.handlers import TryLater, Unprocessable
@@ -81,7 +80,7 @@ class PaymentIntents:
         self._breaker = CircuitBreaker(
             BREAKER_FAULTS, BREAKER_SECONDS, (Unavailable, asyncio.CancelledError), "molam-api"
         )
-        self._cache = None if settings.valkey_url is None else Cache(settings.valkey_url.get_secret_value())
+        self._cache = settings.open_cache()
 
     async def payment_intent(self, intent_id: object) -> dict[str, Any]:
         """The payment intent as the API describes it, at most five minutes old. The id may be whatever an event says.

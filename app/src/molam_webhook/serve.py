@@ -27,6 +27,8 @@ BACKLOG = 2048
 STOP_SECONDS = 10
 SOCKET_MODE = 0o660
 
+_NO_HTTP = b'{"error":"bad_request"}'
+
 
 def application() -> Receiver:
     """ASGI application factory, for any ASGI server. Raises ConfigError."""
@@ -83,6 +85,12 @@ class _Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to serve a connection."""
         super().connection_made(_Gathering(cast(asyncio.Transport, transport)))
+
+    def send_400_response(self, _msg: str) -> None:
+        """Answer what is no HTTP, in the form of every other refusal, and close."""
+        head = f"HTTP/1.1 400 \r\ncontent-type: application/json\r\ncontent-length: {len(_NO_HTTP)}\r\n"
+        self.transport.write(head.encode() + b"server: molam-webhook\r\nconnection: close\r\n\r\n" + _NO_HTTP)
+        self.transport.close()
 
 
 class _Gathering(asyncio.Transport):

@@ -56,10 +56,14 @@ class Work(Protocol):
 
 
 class Worker:
-    """Works on the inbox, and on the outbox where events are forwarded, until it is stopped."""
+    """Works on the inbox, and on the outbox where events are forwarded, until it is stopped.
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    `on_stop` is called when it is told to stop, while what is in hand is yet to be finished.
+    """
+
+    def __init__(self, settings: WorkerSettings, on_stop: Callable[[], None] = lambda: None) -> None:
         self._settings = settings
+        self._on_stop = on_stop
         self._attempt_seconds = settings.molam_worker_lease_seconds * ATTEMPT_SHARE
         self._stopped = asyncio.Event()
         self._watchman = Bell()
@@ -88,6 +92,7 @@ class Worker:
     def stop(self) -> None:
         """Stop once what is in hand is finished."""
         notify("STOPPING=1")
+        self._on_stop()
         self._stopped.set()
         self._watchman.ring()
         self._ring()

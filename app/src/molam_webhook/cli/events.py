@@ -96,7 +96,10 @@ def list_events(
 @click.argument("event_id", metavar="ID")
 @as_json_option
 def show(event_id: str, as_json: bool) -> None:
-    """Print the stored event ID, its forwarding and its order. Exits 1 if it was never received."""
+    """Print the stored event ID, its forwarding, its order and the other bodies that came under its id.
+
+    Those are its conflicts: rightly signed, kept aside, acted on by nobody. Exits 1 if it was never received.
+    """
     from molam_webhook.events import show as run
 
     found = ask_database(run(_url(), event_id))
@@ -105,9 +108,10 @@ def show(event_id: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    parts = {name: found.pop(name) for name in ("forward", "order")}
+    parts = [(name, found.pop(name)) for name in ("forward", "order")]
+    parts += [("other body", other) for other in found.pop("other_bodies")]
     print_rows(found)
-    for name, part in parts.items():
+    for name, part in parts:
         click.echo()
         if part is None:
             click.echo(f"no {name}")

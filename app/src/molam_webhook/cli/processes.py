@@ -47,9 +47,9 @@ async def _work(settings: WorkerSettings) -> None:
 
     sentry.start(settings)
     monitor = Monitor(settings.database_url.get_secret_value())
-    health = Health(settings, monitor.works, monitor.connect)
+    health = Health(settings.open_cache(), monitor.works, monitor.connect)
     async with admin.serving(settings.molam_admin_uds, health, monitor.refresh):
-        await Worker(settings).run()
+        await Worker(settings, on_stop=health.drain).run()
     sentry.stop()
 
 

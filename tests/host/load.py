@@ -1,0 +1,58 @@
+"""A few senders at work while something happens to the host, and what became of their events."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+from testinfra.host import Host
+
+from .conftest import Site, new_event
+
+
+@contextmanager
+def load(site: Site) -> Iterator[list[tuple[str, int]]]:
+    """Send events of their own from a few senders all the while; yields ids and answers, 0 where none came."""
+    answers: list[tuple[str, int]] = []
+    over = threading.Event()
+
+    def send() -> None:
+        while not over.is_set():
+            event = new_event()
+            try:
+                answers.append((event["id"], site.send(event).status_code))
+            except httpx.HTTPError:
+                answers.append((event["id"], 0))
+
+    senders = [threading.Thread(target=send) for _ in range(4)]
+    for sender in senders:
+        sender.start()
+    try:
+        yield answers
+    finally:
+        over.set()
+        for sender in senders:
+            sender.join()
+
+
+def stored(host: Host, event_ids: list[str]) -> tuple[int, int]:
+    """Count the rows of these events in the inbox, and those that are done and have their order.
+
+    The ids go through a file: there may be thousands.
+    """
+    host.check_output("install -m 600 -o postgres /dev/null /run/event_ids")
+    for start in range(0, len(event_ids), 500):
+        lines = "\n".join(event_ids[start : start + 500])
+        host.check_output(f"cat >> /run/event_ids <<'END'\n{lines}\nEND")
+    count = (
+        "SELECT count(*), count(*) FILTER (WHERE d.state = 'done' AND o.status = 'paid') FROM sent "
+        "JOIN webhook_deliveries d USING (event_id) LEFT JOIN orders o ON o.last_event_id = event_id"
+    )
+    answer = host.check_output(
+        "runuser -u postgres -- psql --no-psqlrc --quiet -At molam_webhook <<'END'\n"
+        f"CREATE TEMPORARY TABLE sent (event_id text);\n\\copy sent FROM /run/event_ids\n{count};\nEND"
+    )
+    rows, done = answer.split("|")
+    return int(rows), int(done)

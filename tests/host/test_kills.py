@@ -1,0 +1,49 @@
+"""Killed without a warning while events come in: all comes back by itself, and nothing is lost or done twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from testinfra.host import Host
+
+from .conftest import Site, slot_in_use
+from .load import load, stored
+
+pytestmark = pytest.mark.intrusive
+
+# Ends a hopeless wait.
+SECONDS = 30
+ENOUGH = 5
+
+PIDS = {
+    "the receiver": "systemctl show --value --property=MainPID molam-webhook@{slot}",
+    "the worker": "systemctl show --value --property=MainPID molam-webhook-worker@{slot}",
+    "PostgreSQL": "head -n 1 /var/lib/postgresql/*/main/postmaster.pid",
+    "nginx": "systemctl show --value --property=MainPID nginx",
+}
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("what", PIDS)
+def test_comes_back_when_it_is_killed(host: Host, site: Site, what: str) -> None:
+    pid = PIDS[what].format(slot=slot_in_use(host))
+    killed = host.check_output(pid)
+
+    def taken() -> list[str]:
+        return [event_id for event_id, status in answers if status == 200]
+
+    with load(site) as answers:
+        wait_until(lambda: len(taken()) >= ENOUGH)
+        host.check_output(f"kill -KILL {killed}")
+        wait_until(lambda: host.run(pid).stdout.strip() not in ("", "0", killed))
+        again = len(taken())
+        wait_until(lambda: len(taken()) >= again + ENOUGH)
+    wait_until(lambda: stored(host, taken()) == (len(taken()), len(taken())))
