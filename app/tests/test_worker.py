@@ -133,7 +133,7 @@ def test_a_worker_that_stood_still_past_its_lease_commits_nothing(start_worker: 
     second = start_worker(MOLAM_HANDLERS="witness")
     wait_until(lambda: states(url) == {"evt_1": ("done", 2)})
     first.resume()
-    wait_until(lambda: first.events("event_abandoned"))
+    wait_until(lambda: first.events("lease_lost"))
     assert not first.events("event_applied")
     assert len(second.events("event_applied")) == 1
     assert acts(url) == ["evt_1"]
@@ -348,3 +348,41 @@ def test_who_asks_for_more_time_gets_it_up_to_an_hour() -> None:
 def test_backoff_doubles_up_to_an_hour() -> None:
     for attempts, middle in ((1, 5), (2, 10), (3, 20), (12, BACKOFF_MAX_SECONDS), (100, BACKOFF_MAX_SECONDS)):
         assert 0.5 * middle <= backoff(attempts, 5) <= 1.5 * middle
+
+
+@database
+def test_what_is_done_after_an_attempt_was_cut_off_at_its_beginning_is_kept(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database begins the transaction, and the worker is told too late: it stood still meanwhile."""
+    execute = asyncpg.Connection.execute
+    begun: list[str] = []
+
+    async def told_late(connection: "asyncpg.Connection[asyncpg.Record]", query: str, *arguments: object) -> str:
+        status: str = await execute(connection, query, *arguments)
+        if query.startswith("BEGIN"):
+            begun.append(query)
+            if len(begun) == 1:
+                await asyncio.sleep(DEADLINE_SECONDS)
+        return status
+
+    monkeypatch.setattr(asyncpg.Connection, "execute", told_late)
+
+    async def run() -> None:
+        settings = settings_with(
+            database_url=SecretStr(url),
+            molam_worker_concurrency=1,
+            molam_worker_lease_seconds=1,
+            molam_worker_poll_seconds=0.1,
+            molam_worker_backoff_seconds=0.1,
+        )
+        worker = Worker(settings)
+        working = asyncio.create_task(worker.run())
+        await asyncio.to_thread(wait_until, lambda: pending(url) == 0)
+        worker.stop()
+        await working
+
+    store(url, told("evt_1"), told("evt_2"))
+    asyncio.run(run())
+    assert states(url) == {"evt_1": ("done", 2), "evt_2": ("done", 1)}
+    assert len(begun) == 3

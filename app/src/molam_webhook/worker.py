@@ -8,10 +8,11 @@ blamed, and after so many attempts it is parked as dead.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import asyncpg
 from prometheus_client import Counter
@@ -37,11 +38,18 @@ ATTEMPT_SHARE = 2 / 3
 # While the database is away each connection says so at once, and then at every thirtieth try.
 TELL_EVERY = 30
 
+# Not one of a pool's: it is opened and closed here.
+Own: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
 _ATTEMPTS = Counter(
     "molam_webhook_attempts",
     "Attempts of the worker, by queue (inbox or forwards) and what came of them (done, pending, dead or lost)",
     ["queue", "outcome"],
 )
+
+
+class OutOfTime(TryLater):
+    """An attempt was cut off at its limit."""
 
 
 class Work(Protocol):
@@ -97,7 +105,7 @@ class Worker:
         self._watchman.ring()
         self._ring()
 
-    async def step(self, connection: Connection, work: Work) -> bool:
+    async def step(self, connection: Own, work: Work) -> bool:
         """Take one item that is due and finish it, or record why not; False when none is due.
 
         Raises one of `database.ERRORS` where nothing could be recorded: the lease then runs out.
@@ -111,7 +119,7 @@ class Worker:
         await self._attempt(connection, work, item)
         return True
 
-    async def take_over(self, connection: Connection, work: Work, floor: Floor) -> None:
+    async def take_over(self, connection: Own, work: Work, floor: Floor) -> None:
         """Do what other workers abandoned, one by one and nothing beside it, or bury it after so many attempts.
 
         Raises one of `database.ERRORS`.
@@ -122,20 +130,20 @@ class Worker:
                 await self._bury(connection, work, found)
                 continue
             async with floor.alone():
-                if self._stopped.is_set():
+                if self._stopped.is_set() or connection.is_closed():
                     return
                 item = await work.queue.take_over(connection, found.id, settings.molam_worker_lease_seconds)
                 if item is not None:
                     await self._attempt(connection, work, item)
 
-    async def _bury(self, connection: Connection, work: Work, found: Abandoned) -> None:
+    async def _bury(self, connection: Own, work: Work, found: Abandoned) -> None:
         fault = f"its worker ended over it, or lost the database, {found.attempts} times"
         if await work.queue.bury(connection, found.id, fault):
             _ATTEMPTS.labels(work.queue.name, "dead").inc()
             fields = {"event_id": found.event_id, "event_type": found.event_type, "attempts": found.attempts}
             logger.error(work.failed_word, **fields, outcome="dead", fault=fault)
 
-    async def _watch(self, floor: Floor, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    async def _watch(self, floor: Floor, connection: Own) -> None:
         """Wake the lanes when something comes, and look for what was abandoned."""
         # A connection that ends while nothing happens must wake us as well.
         connection.add_termination_listener(lambda _connection: self._watchman.ring())
@@ -151,7 +159,7 @@ class Worker:
                 await self.take_over(connection, work, floor)
             await self._watchman.wait(min(settings.molam_worker_poll_seconds, settings.molam_worker_lease_seconds))
 
-    async def _serve(self, floor: Floor, work: Work, bell: Bell, connection: Connection) -> None:
+    async def _serve(self, floor: Floor, work: Work, bell: Bell, connection: Own) -> None:
         """Do what is due in one queue, item by item."""
         while not self._stopped.is_set() and not connection.is_closed():
             async with floor.shared():
@@ -161,7 +169,7 @@ class Worker:
         # A ring wakes one: whoever ends passes it on.
         bell.ring()
 
-    async def _attempt(self, connection: Connection, work: Work, item: Item) -> None:
+    async def _attempt(self, connection: Own, work: Work, item: Item) -> None:
         fields = _describe(item)
         verdict: Verdict | None = None
         outcome = "done"
@@ -175,7 +183,8 @@ class Worker:
                     backoff_seconds=self._settings.molam_worker_backoff_seconds,
                 )
                 outcome = verdict.state
-                await work.queue.failed(connection, item, verdict.state, verdict.fault, verdict.pause)
+                async with self._usable(connection, error) as usable:
+                    await work.queue.failed(usable, item, verdict.state, verdict.fault, verdict.pause)
         except LeaseLost:
             outcome = "lost"
         except ERRORS:
@@ -192,7 +201,7 @@ class Worker:
             log = logger.error if outcome == "dead" else logger.warning
             log(work.failed_word, **fields, fault=verdict.fault, pause_seconds=round(verdict.pause, 1))
 
-    async def _perform(self, connection: Connection, work: Work, item: Item) -> BaseException | None:
+    async def _perform(self, connection: Own, work: Work, item: Item) -> BaseException | None:
         """Make one attempt, within its time; returns why it failed, or None. Raises LeaseLost."""
         task = asyncio.current_task()
         try:
@@ -206,10 +215,27 @@ class Worker:
                 raise
             return error
         except Exception as error:
-            return TryLater(f"not finished within {self._attempt_seconds:.0f} s") if limit.expired() else error
+            return OutOfTime(f"not finished within {self._attempt_seconds:.0f} s") if limit.expired() else error
         return None
 
-    async def _persist(self, serve: Callable[[asyncpg.Connection[asyncpg.Record]], Awaitable[None]]) -> None:
+    @contextlib.asynccontextmanager
+    async def _usable(self, connection: Own, error: BaseException) -> AsyncIterator[Connection]:
+        """Lend the connection of an attempt; another one, and close it, where the attempt was cut off.
+
+        What was sent last may have been done unseen. If that was the beginning of the transaction, all that the
+        connection did from then on would be within it, and never be committed.
+        """
+        if not isinstance(error, OutOfTime):
+            yield connection
+            return
+        await _close(connection)
+        another = await self.connect()
+        try:
+            yield another
+        finally:
+            await _close(another)
+
+    async def _persist(self, serve: Callable[[Own], Awaitable[None]]) -> None:
         """Let `serve` work over a connection of its own until stopped, over a new one whenever that is lost."""
         failures = 0
         while not self._stopped.is_set():
@@ -226,7 +252,7 @@ class Worker:
                 failures += 1
                 await self._pause(REOPEN_SECONDS)
 
-    async def connect(self) -> asyncpg.Connection[asyncpg.Record]:
+    async def connect(self) -> Own:
         """Open a connection that is set as the queues need it. Raises what the database raises."""
         connection = await connect(self._settings.database_url.get_secret_value(), "molam-webhook-worker")
         # The server ends the transaction of a worker that stands still, or its event could not be taken over.
@@ -256,7 +282,7 @@ def _describe(item: Item) -> dict[str, object]:
     return fields
 
 
-async def _close(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+async def _close(connection: Own) -> None:
     try:
         await connection.close(timeout=REOPEN_SECONDS)
     except ERRORS:
