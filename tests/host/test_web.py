@@ -50,7 +50,7 @@ def test_http_is_redirected(site: Site) -> None:
 
 
 def test_unknown_name_gets_nothing_over_http(site: Site) -> None:
-    with site.client("http") as client, pytest.raises(httpx.RemoteProtocolError):
+    with site.client("http") as client, pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
         client.get("/", headers={"Host": "stranger.example"})
 
 
@@ -75,6 +75,10 @@ def test_headers(site: Site, method: str, path: str) -> None:
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers.get("Server") == "nginx"
     assert answer.http_version == "HTTP/1.1"
+    assert answer.headers["X-Frame-Options"] == "DENY"
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert len(answer.headers.get_list("Content-Security-Policy")) == 1
     assert "Set-Cookie" not in answer.headers
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import socketserver
+import ssl
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.machinery import SourceFileLoader
@@ -29,6 +32,7 @@ LIMITS = {
     "filesystem_free_ratio": 0.15,
     "memory_available_ratio": 0.05,
     "failed_units": 0,
+    "certificate_remaining_ratio": 1 / 6,
 }
 METRICS = """\
 # HELP molam_webhook_dead_events Events that were given up
@@ -97,6 +101,8 @@ def test_a_process_is_asked_over_its_socket(check: ModuleType, tmp_path: Path) -
         ('molam_filesystem_free_ratio{path="/"}', 0.15, 0.14),
         ("molam_memory_available_ratio", 0.05, 0.04),
         ("molam_failed_units", 0, 1),
+        ("molam_front_door_ready", 1, 0),
+        ("molam_certificate_remaining_ratio", 0.17, 0.16),
     ],
 )
 def test_a_measurement_crosses_its_limit(check: ModuleType, name: str, well: float, unwell: float) -> None:
@@ -112,6 +118,34 @@ def test_a_counter_is_compared_with_the_last_time(check: ModuleType) -> None:
         assert "rose by 2" in check.crossed({name: 9}, {name: 7}, LIMITS)[name]
         # Its process was started anew.
         assert check.crossed({name: 1}, {name: 7}, LIMITS) == {}
+
+
+def test_the_certificate_that_is_served_is_measured(
+    check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day, key, certificate = 86_400, tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make = (
+        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -days 8 -subj /CN=x -keyout {key}"
+    )
+    subprocess.run([*make.split(), "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with served(server), monkeypatch.context() as later:
+        measured = check.front_door("webhooks.shop.test", server.server_address)
+        now = time.time()
+        later.setattr("time.time", lambda: now + 7 * day)
+        week_later = check.front_door("webhooks.shop.test", server.server_address)
+    assert measured["molam_front_door_ready"] == 1
+    assert measured["molam_certificate_remaining_seconds"] == pytest.approx(8 * day, abs=3600)
+    assert measured["molam_certificate_remaining_ratio"] == pytest.approx(1, abs=0.01)
+    assert check.crossed(measured, {}, LIMITS) == {}
+    sentence = check.crossed(week_later, {}, LIMITS)["molam_certificate_remaining_ratio"]
+    assert "below its limit of 0.166667" in sentence
+    assert "journalctl -u certbot" in sentence
+    # Nobody listens any more.
+    assert check.front_door("webhooks.shop.test", server.server_address) == {"molam_front_door_ready": 0}
 
 
 def test_told_once_a_day_and_when_it_is_well_again(check: ModuleType) -> None:

@@ -33,6 +33,7 @@ def templar(role: str, debian: int, variables: dict[str, Any]) -> Templar:
         "ansible_managed": "Managed by Ansible",
         "ansible_facts": {"distribution_major_version": str(debian)},
         "inventory_hostname": "host",
+        "role_path": str(ROLES / role),
         "molam_environment": "production",
         "molam_domain": "webhooks.shop.test",
         "molam_administrator_networks": [],

@@ -65,6 +65,18 @@ FAULTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         {"webhook_app_keys": [{"kid": "v1", "secret": SECRET, "state": "active"}] * 2},
         ["kid in webhook_app_keys", "each once"],
     ),
+    "ACME without an address": ("certbot", {"certbot_enabled": True}, ["certbot_email", "mail address", "main.yml"]),
+    "ACME directory without TLS": (
+        "certbot",
+        {"certbot_directory_url": "http://ca.shop.test/directory"},
+        ["certbot_directory_url", "https://"],
+    ),
+    "no such CA": ("certbot", {"certbot_ca_bundle": "/no/such.pem"}, ["certbot_ca_bundle", "/no/such.pem"]),
+    "ACME beside a certificate that is given": (
+        "certbot",
+        {"certbot_enabled": True, "certbot_email": "ops@shop.test", "nginx_tls_certificate": "/etc/hostname"},
+        ["certbot_enabled and nginx_tls_certificate", "one of the two"],
+    ),
     "certificate without key": (
         "nginx",
         {"nginx_tls_certificate": "/etc/hostname"},
@@ -95,6 +107,35 @@ FAULTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         {"nginx_tls_certificate": "/no/such.pem", "nginx_tls_certificate_key": "/no/such.key"},
         ["nginx_tls_certificate", "/no/such.pem"],
     ),
+    "alias that is none": (
+        "nginx",
+        {"molam_domain_aliases": ["https://shop.test"]},
+        ["molam_domain_aliases", "without scheme"],
+    ),
+    "alias that is the name": ("nginx", {"molam_domain_aliases": ["webhooks.shop.test"]}, ["molam_domain_aliases"]),
+    "everybody for a proxy": (
+        "nginx",
+        {"nginx_trusted_proxies": ["10.1.0.0/16", "0.0.0.0/0"]},
+        ["nginx_trusted_proxies", "/0"],
+    ),
+    "proxy that is no network": ("nginx", {"nginx_trusted_proxies": ["cdn"]}, ["nginx_trusted_proxies", "CIDR"]),
+    "header field that is none": (
+        "nginx",
+        {"nginx_trusted_proxy_header": "proxy_protocol"},
+        ["nginx_trusted_proxy_header"],
+    ),
+    "policy that ends its quotes": (
+        "nginx",
+        {"nginx_content_security_policy": "default-src 'none'\"; return 200"},
+        ["nginx_content_security_policy"],
+    ),
+    "header value with a variable": (
+        "nginx",
+        {"nginx_security_headers": {"X-Frame-Options": "$http_cookie"}},
+        ["nginx_security_headers"],
+    ),
+    "no room for connections": ("nginx", {"nginx_worker_connections": 768}, ["nginx_worker_connections", "1024"]),
+    "nothing for strangers": ("nginx", {"nginx_stranger_requests_at_once": 0}, ["nginx_stranger_requests_at_once"]),
     "size without unit": ("postgresql", {"postgresql_shared_buffers": "lots"}, ["postgresql_shared_buffers", "512MB"]),
     "cache without unit": ("valkey", {"valkey_memory": "lots"}, ["valkey_memory", "64MB"]),
     "client of the cache that is no user": ("valkey", {"valkey_clients": ["no user"]}, ["valkey_clients", "users"]),
@@ -106,7 +147,7 @@ FAULTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("role", ["base", "monitoring", "nginx", "postgresql", "valkey", "webhook_app"])
+@pytest.mark.parametrize("role", ["base", "certbot", "monitoring", "nginx", "postgresql", "valkey", "webhook_app"])
 def test_good_variables_pass(role: str) -> None:
     assert faults(role, **GOOD) == []
 

@@ -9,55 +9,6 @@ import pytest
 from .render import render
 
 
-def test_http2_as_each_nginx_spells_it() -> None:
-    assert "http2 on;" in render("nginx", "site.conf.j2", debian=13)
-    old = render("nginx", "site.conf.j2", debian=12)
-    assert "http2 on;" not in old
-    assert "listen 443 ssl http2;" in old
-
-
-def test_post_quantum_key_exchange_where_openssl_has_it() -> None:
-    assert "ssl_ecdh_curve X25519MLKEM768:X25519:" in render("nginx", "site.conf.j2", debian=13)
-    assert "ssl_ecdh_curve X25519:prime256v1:secp384r1;" in render("nginx", "site.conf.j2", debian=12)
-
-
-def test_known_networks_are_no_strangers() -> None:
-    site = render(
-        "nginx",
-        "site.conf.j2",
-        molam_administrator_networks=["198.18.1.0/24", "fd00::/64"],
-        molam_sender_networks=["198.18.2.0/24", "198.18.1.0/24"],
-    )
-    strangers = re.search(r"geo \$molam_stranger \{(.*?)\}", site, re.DOTALL)
-    assert strangers is not None
-    zeros = ["127.0.0.0/8", "::1/128", "198.18.1.0/24", "fd00::/64", "198.18.2.0/24"]
-    assert re.findall(r"(\S+) (\d);", strangers[1]) == [("default", "1"), *((zero, "0") for zero in zeros)]
-
-
-@pytest.mark.parametrize("networks", [[], ["198.18.2.0/24"]])
-def test_webhook_is_limited_only_where_the_sender_is_known(networks: list[str]) -> None:
-    site = render("nginx", "site.conf.j2", molam_sender_networks=networks)
-    webhook = re.search(r"location = /molam/webhook \{(.*?)\}", site, re.DOTALL)
-    assert webhook is not None
-    assert ("limit_req " in webhook[1]) == bool(networks)
-
-
-def test_redirect_leads_to_the_public_port() -> None:
-    assert "return 301 https://$host$request_uri;" in render("nginx", "site.conf.j2")
-    assert "return 301 https://$host:8443$request_uri;" in render("nginx", "site.conf.j2", nginx_public_https_port=8443)
-
-
-def test_post_may_be_retried_and_an_answer_comes_in_time() -> None:
-    """The contract: within 8 s in all, the proxy's retries included."""
-    site = render("nginx", "site.conf.j2")
-    assert site.count("unix:/run/molam-webhook/current.sock max_fails=0") == 2
-    assert re.search(r"proxy_next_upstream [^;]*\bnon_idempotent\b", site)
-    # A read that timed out is not tried again: the longest way is a refused connection and one full wait.
-    assert not re.search(r"proxy_next_upstream [^;]*\btimeout\b", site)
-    seconds = {name: int(value) for name, value in re.findall(r"proxy_(connect|read)_timeout (\d+)s;", site)}
-    assert seconds["connect"] + seconds["read"] <= 8
-
-
 def test_postgresql_is_durable_and_logs_no_payment() -> None:
     settings = dict(re.findall(r"^(\w+) = (.+)$", render("postgresql", "postgresql.conf.j2"), re.MULTILINE))
     assert [settings[name] for name in ("fsync", "synchronous_commit", "full_page_writes")] == ["on"] * 3

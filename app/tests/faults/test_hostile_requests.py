@@ -70,6 +70,7 @@ def receiver(
 
 
 @pytest.mark.database
+@pytest.mark.hostile
 def test_strangers_get_the_contracts_answers_and_leave_nothing(
     receiver: Receiver, runner: asyncio.Runner, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -27,7 +27,11 @@ from support import DEADLINE_SECONDS, PATH, Service, count, event_body, query, s
 # Debian keeps it where only root looks.
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
 
-pytestmark = [pytest.mark.database, pytest.mark.skipif(NGINX is None, reason="nginx is not installed")]
+pytestmark = [
+    pytest.mark.database,
+    pytest.mark.hostile,
+    pytest.mark.skipif(NGINX is None, reason="nginx is not installed"),
+]
 
 # As roles/nginx has it, as far as it decides what becomes of a request.
 CONFIGURATION = string.Template("""

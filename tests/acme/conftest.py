@@ -1,0 +1,83 @@
+"""Fixtures of the checks of a host whose certificate comes by ACME, and of what the CA is made to do meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+import ssl
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+from testinfra.host import Host
+
+from tests.host.conftest import Site
+from tests.host.conftest import site as host_site  # noqa: F401  a fixture, by the name it has here
+
+ROOT = Path(__file__).resolve().parents[2]
+INVENTORY = ROOT / "molecule" / "acme" / "inventory"
+
+
+@pytest.fixture(scope="module")
+def ca_address(host: Host) -> str:
+    """Return the CA's address."""
+    return str(host.ansible("debug", "msg={{ hostvars['acme-ca'].ansible_host }}", check=False)["msg"])
+
+
+@pytest.fixture(scope="module")
+def site(host_site: Site, ca_address: str, tmp_path_factory: pytest.TempPathFactory) -> Site:  # noqa: F811  as above
+    """Return the host's site, which is trusted by the CA's root and nothing else."""
+    trusted = ssl.create_default_context(cafile=ROOT / ".state" / "pki" / "acme-ca-tls.pem")
+    root = tmp_path_factory.mktemp("ca") / "root.pem"
+    root.write_text(httpx.get(f"https://{ca_address}:15000/roots/0", verify=trusted).text)
+    return dataclasses.replace(host_site, ca=root)
+
+
+@pytest.fixture
+def ca_down(host: Host, ca_address: str) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Return what makes the CA unreachable from the host for a while."""
+
+    @contextlib.contextmanager
+    def down() -> Iterator[None]:
+        host.check_output(f"ip route add unreachable {ca_address}/32")
+        try:
+            yield
+        finally:
+            host.check_output(f"ip route del unreachable {ca_address}/32")
+
+    return down
+
+
+def run_site(**variables: object) -> subprocess.CompletedProcess[str]:
+    """Run the whole playbook against the host, with variables over those of its inventory."""
+    return subprocess.run(
+        ["ansible-playbook", "--inventory", INVENTORY, "--extra-vars", json.dumps(variables), "site.yml"],
+        cwd=ROOT,
+        # As people run it. Molecule has settings of its own, and asks for colours in the middle of sentences.
+        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def served(site: Site, name: str = "", *, trust: ssl.SSLContext | None = None) -> x509.Certificate:
+    """Return the certificate that the site serves for a name of its own, once it was verified."""
+    context = trust or site.trust()
+    with (
+        socket.create_connection((site.address, 443), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname=name or site.domain) as tls,
+    ):
+        return x509.load_der_x509_certificate(tls.getpeercert(binary_form=True) or b"")
+
+
+def due(host: Host) -> None:
+    """Make certbot find its certificate due: what it has left is less than what is asked for."""
+    renewal = "/etc/letsencrypt/renewal/molam.conf"
+    host.check_output(f"sed -i 's/^renew_before_expiry = .*/renew_before_expiry = 365 days/' {renewal}")

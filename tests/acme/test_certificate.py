@@ -1,0 +1,203 @@
+"""A certificate that comes by ACME: issued, renewed under load, extended, and kept when the CA or nginx refuses.
+
+Each test begins and ends with a host that serves a certificate of the CA. They run in this order.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from testinfra.host import Host
+
+from tests.host.conftest import Site, new_event, slot_in_use
+
+from .conftest import due, run_site, served
+
+CaDown = Callable[[], AbstractContextManager[None]]
+# Trusts the placeholder too.
+ANYONES = ssl.create_default_context()
+ANYONES.check_hostname, ANYONES.verify_mode = False, ssl.CERT_NONE
+BROKEN = "/etc/nginx/conf.d/zz-broken.conf"
+
+
+def names(certificate: x509.Certificate) -> set[str]:
+    """Return the names that a certificate is for."""
+    extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    return set(extension.value.get_values_for_type(x509.DNSName))
+
+
+def renew(host: Host) -> int:
+    """Run what the timer runs, and return its exit status."""
+    # systemd would call five runs in ten seconds too many.
+    return int(host.run("systemctl reset-failed certbot.service; systemctl start certbot.service").rc)
+
+
+def wait_for_another(site: Site, old: x509.Certificate) -> x509.Certificate:
+    """Return the certificate that is served in place of another: nginx reloads in its own time."""
+    for _ in range(50):
+        if served(site, trust=ANYONES) != old:
+            return served(site)
+        time.sleep(0.1)
+    pytest.fail("the same certificate is served for 5 s")
+
+
+def account(host: Host) -> str:
+    """Return the sum of the account and its key."""
+    return str(host.check_output("cd /etc/letsencrypt/accounts && find . -type f | sort | xargs sha256sum"))
+
+
+def test_issued_and_served(host: Host, site: Site) -> None:
+    certificate = served(site)
+    assert names(certificate) == {site.domain}
+    assert isinstance(certificate.public_key(), ec.EllipticCurvePublicKey)
+    assert site.send(new_event()).status_code == 200
+    assert host.file("/etc/molam-tls").mode == 0o700
+    assert host.check_output("find -L /etc/molam-tls -type f ! -perm 0600") == ""
+
+
+def test_six_days_are_not_due_on_the_first(host: Host, site: Site) -> None:
+    certificate = served(site)
+    assert "renew_before_expiry = 48 hours" in host.file("/etc/letsencrypt/renewal/molam.conf").content_string
+    assert host.service("certbot.timer").is_running
+    assert host.service("certbot.timer").is_enabled
+    assert renew(host) == 0
+    assert served(site) == certificate
+
+
+def test_what_is_served_is_measured(host: Host) -> None:
+    host.check_output("systemctl start molam-check.service")
+    measured = host.file("/var/lib/prometheus/node-exporter/molam.prom").content_string
+    assert "molam_front_door_ready 1\n" in measured
+    ratio = re.search(r"^molam_certificate_remaining_ratio (\S+)$", measured, re.MULTILINE)
+    assert ratio is not None
+    assert 0.9 < float(ratio[1]) < 1
+
+
+def test_renewed_under_load_without_a_failed_request(host: Host, site: Site) -> None:
+    slot = slot_in_use(host)
+    units = f"nginx.service molam-webhook@{slot}.service molam-webhook-worker@{slot}.service"
+    processes = f"systemctl show --property=MainPID --value {units}"
+    old, ids, key = served(site), host.check_output(processes), account(host)
+    answers: list[int | str] = []
+    enough = threading.Event()
+
+    def load() -> None:
+        while not enough.is_set():
+            try:
+                answers.append(site.send(new_event()).status_code)
+            except httpx.HTTPError as error:
+                answers.append(repr(error))
+
+    senders = [threading.Thread(target=load) for _ in range(4)]
+    for sender in senders:
+        sender.start()
+    try:
+        due(host)
+        assert renew(host) == 0
+        new = wait_for_another(site, old)
+        before = len(answers)
+        while len(answers) < before + 20:
+            time.sleep(0.05)
+    finally:
+        enough.set()
+        for sender in senders:
+            sender.join()
+    assert set(answers) == {200}
+    assert names(new) == names(old)
+    # Reloaded, not restarted, and nobody else was touched.
+    assert host.check_output(processes) == ids
+    assert account(host) == key
+    assert "renew_before_expiry = 48 hours" in host.file("/etc/letsencrypt/renewal/molam.conf").content_string
+
+
+def test_a_certificate_that_nginx_refuses_is_taken_back(host: Host, site: Site) -> None:
+    old = served(site)
+    due(host)
+    host.check_output(f"echo 'no_such_directive;' > {BROKEN}")
+    try:
+        assert renew(host) != 0
+        told = host.check_output("journalctl --unit=certbot --no-pager --lines=20")
+        assert "nginx keeps the certificate that it had" in told
+        assert "no_such_directive" in told
+        assert served(site) == old
+        on_disk = host.check_output("cat /etc/molam-tls/fullchain.pem").encode()
+        assert x509.load_pem_x509_certificate(on_disk) == old
+    finally:
+        host.check_output(f"rm -f {BROKEN}")
+    # The next run of the timer finishes it, with the certificate that is there.
+    assert renew(host) == 0
+    new = wait_for_another(site, old)
+    latest = host.check_output("cat /etc/letsencrypt/live/molam/cert.pem").encode()
+    assert x509.load_pem_x509_certificate(latest) == new
+
+
+def test_a_deployment_that_was_cut_off_is_done_again(host: Host) -> None:
+    workers = "pgrep --parent $(cat /run/nginx.pid)"
+    before = set(host.check_output(workers).split())
+    assert host.check_output("molam-certificate deploy") == "nothing to do."
+    # The links were turned, and nginx not reloaded any more: the folder before is still there.
+    host.check_output("cp -r /etc/molam-tls/live/ /etc/molam-tls/pair-before")
+    assert host.check_output("molam-certificate deploy") == "done."
+    assert host.check_output("ls -d /etc/molam-tls/pair-* | wc -l") == "1"
+    for _ in range(50):
+        if set(host.check_output(workers).split()).isdisjoint(before):
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("nginx was not reloaded")
+
+
+def test_with_the_ca_down_the_old_one_is_served_and_the_unit_fails(host: Host, site: Site, ca_down: CaDown) -> None:
+    old = served(site)
+    due(host)
+    with ca_down():
+        assert renew(host) != 0
+        assert served(site) == old
+        assert site.send(new_event()).status_code == 200
+        assert "certbot.service" in host.check_output("systemctl list-units --failed --no-legend --plain")
+        assert "molam_failed_units is 1" in host.run("molam-check").stdout
+    assert renew(host) == 0
+    assert names(wait_for_another(site, old)) == names(old)
+
+
+def test_a_name_that_is_added_extends_the_certificate(host: Host, site: Site) -> None:
+    old, key = served(site), account(host)
+    answer = run_site(molam_domain_aliases=["also.acme.test"])
+    assert answer.returncode == 0, answer.stdout
+    new = wait_for_another(site, old)
+    assert names(new) == {site.domain, "also.acme.test"}
+    assert served(site, "also.acme.test") == new
+    assert account(host) == key
+    assert host.check_output("ls /etc/letsencrypt/renewal") == "molam.conf"
+
+
+def test_a_first_issue_that_fails_leaves_a_receiver_with_its_placeholder(
+    host: Host, site: Site, ca_down: CaDown
+) -> None:
+    key = account(host)
+    host.check_output("certbot delete --non-interactive --cert-name molam && rm -r /etc/molam-tls")
+    with ca_down():
+        answer = run_site()
+    message = " ".join(answer.stdout.split())
+    assert answer.returncode == 2, message
+    assert f"it got none for {site.domain} from https://" in message
+    assert "molam-certificate issue" in message
+    assert "No route to host" in message
+    # The play went to its end all the same.
+    assert message.index("monitoring : activate") < message.index("it got none for")
+    placeholder = served(site, trust=ANYONES)
+    assert placeholder.issuer == placeholder.subject
+    # What the message says to do.
+    assert host.check_output("molam-certificate issue") == "done."
+    assert names(wait_for_another(site, placeholder)) == {site.domain}
+    assert site.send(new_event()).status_code == 200
+    assert account(host) == key
