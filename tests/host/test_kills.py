@@ -13,8 +13,8 @@ from .load import load, stored
 
 pytestmark = pytest.mark.intrusive
 
-# Ends a hopeless wait.
-SECONDS = 30
+# Ends a hopeless wait. What a killed worker had in hand is taken over when its lease of 30 s is over.
+SECONDS = 60
 ENOUGH = 5
 
 PIDS = {
