@@ -8,7 +8,7 @@ import merchant
 import pytest
 from molam_webhook.config import Settings
 from processing import WorkerProcess, worker_process
-from support import DATABASE, Postgres, Process, Service, environment, query
+from support import DATABASE, Postgres, Process, Service, Valkey, environment, query
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +46,14 @@ def database(postgres: Postgres) -> str:
 def url(postgres: Postgres, database: str) -> str:
     """The database's URL as its administrator, who sees everything."""
     return postgres.url(database)
+
+
+@pytest.fixture
+def valkey(directory: Path) -> Iterator[Valkey]:
+    """A cache of this test's own."""
+    server = Valkey(directory)
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from molam_webhook import cache as module
 from molam_webhook.cache import Cache
 from support import Valkey
-
-
-@pytest.fixture
-def valkey(directory: Path) -> Iterator[Valkey]:
-    server = Valkey(directory)
-    yield server
-    server.close()
 
 
 @pytest.fixture(autouse=True)

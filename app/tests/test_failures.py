@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -86,13 +86,6 @@ def test_memory_has_a_bound_whoever_comes() -> None:
     assert set(fill(0)) == {WITHIN}
     assert counted.count("192.0.2.7", NOW_MS + MINUTE_MS) is WITHIN
     assert len(counted._records) == 1
-
-
-@pytest.fixture
-def valkey(directory: Path) -> Iterator[Valkey]:
-    server = Valkey(directory)
-    yield server
-    server.close()
 
 
 def fresh_minute() -> None:

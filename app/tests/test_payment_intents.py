@@ -8,7 +8,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from pathlib import Path
 
 import pytest
 import stamina
@@ -41,13 +40,6 @@ class Api(LocalServer):
 @pytest.fixture
 def api() -> Iterator[Api]:
     server = Api()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def valkey(directory: Path) -> Iterator[Valkey]:
-    server = Valkey(directory)
     yield server
     server.close()
 
