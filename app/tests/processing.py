@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import asyncpg
 import merchant
 from molam_webhook import event as events
 from molam_webhook.config import WorkerSettings
@@ -14,6 +13,7 @@ from molam_webhook.event import Event
 from molam_webhook.handlers import Handler, Handlers
 from molam_webhook.handling import Handling
 from molam_webhook.worker import Worker
+from pydantic import SecretStr
 from support import DEADLINE_SECONDS, SOURCE, Process, environment, event_body, query, wait_until
 
 Start = Callable[..., "WorkerProcess"]
@@ -51,13 +51,13 @@ def work(url: str, *handlers: Handler, **settings: object) -> None:
     """Take every event that is due, once each, in this process."""
 
     async def run() -> None:
-        chosen = settings_with(*handlers, **settings)
+        chosen = settings_with(*handlers, **{"database_url": SecretStr(url)} | settings)
         worker, handling = Worker(chosen), Handling(chosen.molam_handlers, forwarding=False)
-        connection = await asyncpg.connect(url)
-        try:
-            while await worker.step(connection, handling):
-                pass
-        finally:
+        found = True
+        while found:
+            # A failed attempt may close it.
+            connection = await worker.connect()
+            found = await worker.step(connection, handling)
             await connection.close()
 
     asyncio.run(run())

@@ -21,7 +21,7 @@ from molam_webhook.leases import LeaseLost
 from molam_webhook.outcomes import Outcome
 from processing import Start, WorkerProcess, acts, settings_with, states, store, told
 from pydantic import SecretStr
-from support import event_body, now_ms, query, wait_until
+from support import DEADLINE_SECONDS, event_body, now_ms, query, wait_until
 
 database = pytest.mark.database
 
@@ -182,6 +182,39 @@ def test_a_worker_killed_between_the_answer_and_the_mark_repeats_under_the_same_
 
 
 @database
+def test_what_a_dead_worker_was_sending_holds_up_no_handler(start_worker: Start, receiver: Receiver, url: str) -> None:
+    slow = threading.Event()
+
+    def answer(_request: Request) -> Answer:
+        slow.wait(DEADLINE_SECONDS)
+        return Answer(200)
+
+    receiver.answer = answer
+    store(url, told("evt_1"))
+    query(url, "UPDATE webhook_deliveries SET state = 'done', processed_at = now()")
+    abandoned = "SELECT id, 1, gen_random_uuid(), now() FROM webhook_deliveries"
+    query(url, f"INSERT INTO forwards (delivery_id, attempts, lease, leased_until) {abandoned}")
+    start_forwarding(start_worker, receiver.url, MOLAM_HANDLERS="witness", MOLAM_WORKER_LEASE_SECONDS="30")
+    wait_until(lambda: receiver.requests)
+    store(url, told("evt_2"))
+    wait_until(lambda: acts(url) == ["evt_2"])
+    assert forwards(url)["evt_1"] == ("pending", 2)
+    slow.set()
+    wait_until(lambda: forwards(url) == {"evt_1": ("done", 2), "evt_2": ("done", 1)})
+
+
+@database
+def test_each_event_is_sent_without_what_an_answer_wants_remembered(
+    start_worker: Start, receiver: Receiver, url: str
+) -> None:
+    receiver.answer = lambda _request: Answer(200, {"set-cookie": "visit=1; Path=/"})
+    store(url, *(told(f"evt_{number}") for number in range(3)))
+    start_forwarding(start_worker, receiver.url)
+    wait_until(lambda: len(receiver.requests) == 3)
+    assert all("cookie" not in request.headers for request in receiver.requests)
+
+
+@database
 def test_a_database_lost_between_the_answer_and_the_mark_does_not_repeat_it(
     start_worker: Start, receiver: Receiver, url: str
 ) -> None:
@@ -336,7 +369,13 @@ def test_printable(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
-@pytest.mark.parametrize("value", [None, "", "soon", "-5", "1.5", "\uff11\uff12", "Mon, 99 Nov 2026 00:00:00 GMT"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(None, "", "soon", "-5", "1.5", "\uff11\uff12", "Mon, 99 Nov 2026 00:00:00 GMT"),
+        "Mon, 23 Nov 99999999999999999999 00:00:00 GMT",
+    ],
+)
 def test_a_retry_after_that_says_nothing(value: str | None) -> None:
     assert retry_after(value) == 0
 

@@ -1,16 +1,19 @@
 """The worker: every event acted on once and no more, whatever becomes of workers, handlers and connections."""
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 import asyncpg
 import pytest
-from molam_webhook import orders
+from molam_webhook import notify, orders
 from molam_webhook.database import Connection
 from molam_webhook.event import Event
-from molam_webhook.handlers import TryLater, Unprocessable
+from molam_webhook.handlers import Handler, TryLater, Unprocessable
 from molam_webhook.handling import Handling
 from molam_webhook.leases import Abandoned, Item, LeaseLost
 from molam_webhook.logs import MAX_TEXT_CHARACTERS
@@ -18,6 +21,7 @@ from molam_webhook.verdict import BACKOFF_MAX_SECONDS, backoff, judge
 from molam_webhook.worker import Worker
 from processing import Start, acts, pending, settings_with, states, store, told, work
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 from support import DEADLINE_SECONDS, Postgres, Service, count, event_body, query, wait_until
 
 database = pytest.mark.database
@@ -195,7 +199,7 @@ def test_an_event_that_kills_its_worker_ends_up_dead_and_takes_no_other_with_it(
     assert {found[event_id] for event_id in later} == {("done", 1)}
     assert acts(url) == beside + later
     (row,) = query(url, "SELECT last_error, lease FROM webhook_deliveries WHERE state = 'dead'")
-    assert tuple(row) == ("its worker ended over it, or lost the database, 3 times", None)
+    assert tuple(row) == ("its worker ended over it, or lost the database, at attempt 3 of 3", None)
     assert [(line["level"], line["event_id"]) for line in worker.events("event_failed")] == [("error", "evt_dead")]
 
 
@@ -319,6 +323,13 @@ class Outage(Exception):
     sqlstate = "53100"
 
 
+class Speechless(Exception):
+    """As code that is not ours may raise."""
+
+    def __str__(self) -> str:
+        return str(1 // 0)
+
+
 @pytest.mark.parametrize(
     ("error", "attempts", "state", "fault"),
     [
@@ -331,8 +342,9 @@ class Outage(Exception):
         (asyncpg.QueryCanceledError("too slow"), 3, "dead", "QueryCanceledError: too slow"),
         (ValueError("a\0b\ud800"), 1, "pending", "ValueError: a\\0b\\ud800"),
         (Unprocessable("x" * 9999), 1, "dead", "x" * MAX_TEXT_CHARACTERS),
+        (Speechless(), 3, "dead", "Speechless, which could not be put into words: ZeroDivisionError"),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_what_a_failure_means(error: Exception, attempts: int, state: str, fault: str) -> None:
     verdict = judge(error, attempts, attempts_max=3, backoff_seconds=5)
@@ -340,7 +352,12 @@ def test_what_a_failure_means(error: Exception, attempts: int, state: str, fault
 
 
 def test_who_asks_for_more_time_gets_it_up_to_an_hour() -> None:
-    for asked, low, high in ((0, 2.5, 7.5), (600, 600, 600), (99_999, BACKOFF_MAX_SECONDS, BACKOFF_MAX_SECONDS)):
+    for asked, low, high in (
+        (0, 2.5, 7.5),
+        (600, 600, 600),
+        ("600", 600, 600),
+        (99_999, BACKOFF_MAX_SECONDS, BACKOFF_MAX_SECONDS),
+    ):
         verdict = judge(TryLater("not yet", asked), 1, attempts_max=3, backoff_seconds=5)
         assert low <= verdict.pause <= high
 
@@ -350,11 +367,26 @@ def test_backoff_doubles_up_to_an_hour() -> None:
         assert 0.5 * middle <= backoff(attempts, 5) <= 1.5 * middle
 
 
+def run_until(url: str, done: Callable[[], object], *handlers: Handler, **settings: object) -> None:
+    """Let a whole worker work in this process until something is so."""
+
+    async def run() -> None:
+        quick = {"molam_worker_poll_seconds": 0.1, "molam_worker_backoff_seconds": 0.1}
+        worker = Worker(settings_with(*handlers, **{"database_url": SecretStr(url)} | quick | settings))
+        working = asyncio.create_task(worker.run())
+        await asyncio.to_thread(wait_until, done)
+        worker.stop()
+        await working
+
+    asyncio.run(run())
+
+
 @database
-def test_what_is_done_after_an_attempt_was_cut_off_at_its_beginning_is_kept(
-    url: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("late", "lease_seconds"), [("the attempt is cut off", 1), ("the driver gives up", 30)])
+def test_what_is_done_after_a_transaction_that_began_too_late_is_kept(
+    url: str, monkeypatch: pytest.MonkeyPatch, late: str, lease_seconds: int
 ) -> None:
-    """The database begins the transaction, and the worker is told too late: it stood still meanwhile."""
+    """The database begins the transaction, and the worker is told too late: one of the two stood still meanwhile."""
     execute = asyncpg.Connection.execute
     begun: list[str] = []
 
@@ -363,26 +395,80 @@ def test_what_is_done_after_an_attempt_was_cut_off_at_its_beginning_is_kept(
         if query.startswith("BEGIN"):
             begun.append(query)
             if len(begun) == 1:
+                if late == "the driver gives up":
+                    raise TimeoutError
                 await asyncio.sleep(DEADLINE_SECONDS)
         return status
 
     monkeypatch.setattr(asyncpg.Connection, "execute", told_late)
-
-    async def run() -> None:
-        settings = settings_with(
-            database_url=SecretStr(url),
-            molam_worker_concurrency=1,
-            molam_worker_lease_seconds=1,
-            molam_worker_poll_seconds=0.1,
-            molam_worker_backoff_seconds=0.1,
-        )
-        worker = Worker(settings)
-        working = asyncio.create_task(worker.run())
-        await asyncio.to_thread(wait_until, lambda: pending(url) == 0)
-        worker.stop()
-        await working
-
     store(url, told("evt_1"), told("evt_2"))
-    asyncio.run(run())
+    run_until(url, lambda: pending(url) == 0, molam_worker_concurrency=1, molam_worker_lease_seconds=lease_seconds)
     assert states(url) == {"evt_1": ("done", 2), "evt_2": ("done", 1)}
     assert len(begun) == 3
+
+
+def drain(receiver: socket.socket) -> list[bytes]:
+    """What has come meanwhile."""
+    found = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            found.append(receiver.recv(1000))
+    return found
+
+
+@database
+def test_a_worker_whose_handler_never_ends_says_so_and_no_longer_that_it_is_well(
+    url: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "BEAT_SECONDS", 0.05)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(directory / "notify"))
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.setblocking(False)
+    manager.bind(str(directory / "notify"))
+
+    async def run() -> tuple[list[bytes], list[bytes]]:
+        over = asyncio.Event()
+
+        async def hold_on(_connection: Connection, _event: Event, _received_at: datetime) -> None:
+            while not over.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await over.wait()
+
+        worker = Worker(settings_with(hold_on, database_url=SecretStr(url), molam_worker_lease_seconds=0.2))
+        working = asyncio.create_task(worker.run())
+        await asyncio.to_thread(wait_until, lambda: any(line["event"] == "attempt_stuck" for line in log))
+        before = drain(manager)
+        await asyncio.sleep(20 * notify.BEAT_SECONDS)
+        after = drain(manager)
+        over.set()
+        worker.stop()
+        await working
+        return before, after
+
+    store(url, told("evt_1"))
+    with capture_logs() as log:
+        before, after = asyncio.run(run())
+    assert set(before) == {b"READY=1\nWATCHDOG_USEC=30000000", b"WATCHDOG=1"}
+    assert after == []
+    assert [line["event_id"] for line in log if line["event"] == "attempt_stuck"] == ["evt_1"]
+    manager.close()
+
+
+@database
+def test_what_cannot_be_buried_yet_holds_up_nothing_else(url: str) -> None:
+    """Its worker stands still in its transaction, and has the row locked."""
+    expired = "lease = gen_random_uuid(), leased_until = now(), last_error = 'disk full'"
+    store(url, told("evt_1"), told("evt_2"))
+    query(url, f"UPDATE webhook_deliveries SET {expired}, attempts = CASE event_id WHEN 'evt_1' THEN 12 ELSE 1 END")
+
+    with asyncio.Runner() as runner, capture_logs() as log:
+        keeper = runner.run(asyncpg.connect(url))
+        runner.run(keeper.execute("BEGIN; SELECT FROM webhook_deliveries WHERE event_id = 'evt_1' FOR NO KEY UPDATE"))
+        run_until(url, lambda: states(url)["evt_2"][0] == "done")
+        runner.run(keeper.execute("ROLLBACK"))
+        runner.run(keeper.close())
+    assert not [line for line in log if line["event"] == "database_lost"]
+    assert states(url)["evt_1"] == ("pending", 12)
+    run_until(url, lambda: states(url)["evt_1"][0] == "dead")
+    fault = "its worker ended over it, or lost the database, at attempt 12 of 12; before that: disk full"
+    assert query(url, "SELECT last_error FROM webhook_deliveries WHERE state = 'dead'")[0][0] == fault

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from string import ascii_letters, digits, punctuation
 from urllib.parse import quote
 
@@ -39,6 +40,8 @@ class Forwarding:
     """The work on the outbox."""
 
     done_word, failed_word = "event_forwarded", "forward_failed"
+    # Nobody else's code runs here.
+    may_kill = False
 
     def __init__(self, settings: WorkerSettings, client: httpx.AsyncClient, url: str, secret: bytes) -> None:
         self._database_url = settings.database_url.get_secret_value()
@@ -100,8 +103,14 @@ async def forwarding(settings: WorkerSettings) -> AsyncIterator[Forwarding | Non
         follow_redirects=False,
         # A proxy named in the environment is for the web.
         trust_env=False,
+        cookies=no_cookies(),
     ) as client:
         yield Forwarding(settings, client, url, secret.get_secret_value().encode())
+
+
+def no_cookies() -> CookieJar:
+    """A jar that stays empty: each request stands for itself, whatever an answer wants remembered."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 async def _finish(response: httpx.Response) -> None:
@@ -129,6 +138,6 @@ def retry_after(value: str | None) -> float:
         return float(value[:9])
     try:
         at = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

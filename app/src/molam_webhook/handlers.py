@@ -35,7 +35,8 @@ class TryLater(Exception):
 
     def __init__(self, reason: str, seconds: float = 0.0) -> None:
         super().__init__(reason)
-        self.seconds = seconds
+        # A header's text will do.
+        self.seconds = float(seconds)
 
 
 class Handlers:

@@ -16,6 +16,8 @@ class Handling:
     """The work on the inbox. With `forwarding`, each event that is taken is put into the outbox as well."""
 
     done_word, failed_word = "event_applied", "event_failed"
+    # A handler may end the process, or take all its memory.
+    may_kill = True
 
     def __init__(self, handlers: Handlers, *, forwarding: bool) -> None:
         self._handlers = handlers

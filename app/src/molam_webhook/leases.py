@@ -99,7 +99,11 @@ FROM (SELECT * FROM {table} WHERE {due} ORDER BY next_attempt_at, {key} LIMIT {H
 JOIN webhook_deliveries d ON d.id = h.{key}
 WHERE h.leased_until <= now()
 """
-        self._bury = f"UPDATE {table} SET state = 'dead', last_error = $2, {release} WHERE {key} = $1 AND {abandoned}"
+        # Whoever stood still with the item may still have it locked, for as long as the server lets it.
+        left = f"{key} = (SELECT {key} FROM {table} WHERE {key} = $1 AND {abandoned} FOR NO KEY UPDATE SKIP LOCKED)"
+        reason = "concat_ws('; before that: ', $2::text, last_error)"
+        self._bury = f"UPDATE {table} SET state = 'dead', last_error = {reason}, {release} WHERE {left}"
+        self._give_back = f"UPDATE {table} SET {release} WHERE {left}"
         self._hold = f"SELECT {END_IN_ORDER} FROM {table} WHERE {held} FOR NO KEY UPDATE"
         self._done = f"UPDATE {table} SET state = 'done', {done_at} = now(), last_error = NULL, {release} WHERE {held}"
         self._failed = f"""
@@ -132,8 +136,12 @@ WHERE {held}
         return Item(**row) if row else None
 
     async def bury(self, connection: Connection, item_id: int, reason: str) -> bool:
-        """Park an abandoned item as dead; False where somebody else took it."""
+        """Park an abandoned item as dead; False where somebody else has it."""
         return await connection.execute(self._bury, item_id, reason) == "UPDATE 1"
+
+    async def give_back(self, connection: Connection, item_id: int) -> None:
+        """Let anybody take an abandoned item again, unless somebody else has it."""
+        await connection.execute(self._give_back, item_id)
 
     async def hold(self, connection: Connection, item: Item) -> None:
         """Keep everybody else from the item until the transaction ends. Raises LeaseLost."""

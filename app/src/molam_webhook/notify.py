@@ -1,15 +1,34 @@
 """The service manager's notification socket (sd_notify)."""
 
+import contextlib
+import faulthandler
 import os
 import socket
 
+# The manager ends a process that does not say in such a time that it is well, and the process prints where it stands.
+WATCHDOG_SECONDS = 30
+BEAT_SECONDS = 5
 
-def notify(state: str) -> None:
-    """Tell the service manager `state`, such as READY=1; does nothing where none listens."""
+
+def ready() -> None:
+    """Tell the service manager that we serve, and that it can count on a beat from now on."""
+    faulthandler.enable()
+    notify(f"READY=1\nWATCHDOG_USEC={WATCHDOG_SECONDS * 1_000_000}")
+
+
+def beat() -> None:
+    """Tell the service manager that we are well; to be said every `BEAT_SECONDS`."""
+    # A manager that stands still must not make us stand still.
+    with contextlib.suppress(BlockingIOError):
+        notify("WATCHDOG=1", socket.MSG_DONTWAIT)
+
+
+def notify(state: str, flags: int = 0) -> None:
+    """Tell the service manager `state`, such as READY=1; does nothing where none listens. `flags` are send(2)'s."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
     # A leading @ names an abstract socket, which the kernel knows by a NUL.
     name = "\0" + address[1:] if address.startswith("@") else address
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        sender.sendto(state.encode(), name)
+        sender.sendto(state.encode(), flags, name)

@@ -13,7 +13,7 @@ import stamina
 from circuitbreaker import CircuitBreaker
 
 from molam_webhook.config import ApiSettings, ConfigError
-from molam_webhook.forward import retry_after
+from molam_webhook.forward import no_cookies, retry_after
 from molam_webhook.handlers import TryLater, Unprocessable
 
 CACHE_SECONDS = 300
@@ -72,6 +72,7 @@ class PaymentIntents:
                 "Accept": "application/json",
                 "Authorization": f"Bearer {settings.molam_api_key.get_secret_value()}",
             },
+            cookies=no_cookies(),
             # The whole request is limited where it is sent.
             timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
             # The system's certificates, which know a company's own authority; not the library's.

@@ -17,11 +17,10 @@ from typing import Any, cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from molam_webhook import logs
+from molam_webhook import logs, notify
 from molam_webhook.clock import Clock
 from molam_webhook.config import ReceiverSettings
 from molam_webhook.http import Receiver
-from molam_webhook.notify import notify
 
 BACKLOG = 2048
 STOP_SECONDS = 10
@@ -71,7 +70,13 @@ class _Server(uvicorn.Server):
         # What is there now stays: the collector need not look through it again and again.
         gc.collect()
         gc.freeze()
-        notify("READY=1")
+        notify.ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Say that we are well, as long as the event loop turns; called ten times a second."""
+        if counter % (10 * notify.BEAT_SECONDS) == 0:
+            notify.beat()
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

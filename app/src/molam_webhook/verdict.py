@@ -30,11 +30,11 @@ def judge(error: BaseException, attempts: int, *, attempts_max: int, backoff_sec
     pause = backoff(attempts, backoff_seconds)
     match error:
         case Unprocessable():
-            return Verdict("dead", _clean(str(error)), 0.0)
+            return Verdict("dead", _clean(_words(error)), 0.0)
         case TryLater(seconds=seconds):
-            fault, pause = str(error), max(pause, min(seconds, BACKOFF_MAX_SECONDS))
+            fault, pause = _words(error), max(pause, min(seconds, BACKOFF_MAX_SECONDS))
         case _:
-            fault = f"{type(error).__name__}: {logs.describe(error)['message']}"
+            fault = _words(error)
     outage = str(getattr(error, "sqlstate", None)).startswith(_OUTAGE)
     return Verdict("pending" if outage or attempts < attempts_max else "dead", _clean(fault), pause)
 
@@ -42,6 +42,16 @@ def judge(error: BaseException, attempts: int, *, attempts_max: int, backoff_sec
 def backoff(attempts: int, base_seconds: float) -> float:
     """Seconds to wait after the given number of attempts: doubling, at most an hour, spread by half either way."""
     return min(base_seconds * 2.0 ** (attempts - 1), BACKOFF_MAX_SECONDS) * random.uniform(0.5, 1.5)  # noqa: S311  no secret
+
+
+def _words(error: BaseException) -> str:
+    """What an error says. It may be of a class that is not ours, and fail to say anything."""
+    try:
+        if isinstance(error, TryLater | Unprocessable):
+            return str(error)
+        return f"{type(error).__name__}: {logs.describe(error)['message']}"
+    except Exception as fault:
+        return f"{type(error).__name__}, which could not be put into words: {type(fault).__name__}"
 
 
 def _clean(text: str) -> str:

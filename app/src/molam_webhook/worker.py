@@ -3,6 +3,9 @@
 Whatever befalls a worker, nothing is lost: a lease that is not given back runs out, and the item is taken over. What
 was abandoned may have killed its worker, so it is done with nothing beside it. If it kills again no other item is
 blamed, and after so many attempts it is parked as dead.
+
+A handler may also hold the worker for ever, and with it every lane. Then the worker says so, and no longer tells the
+service manager that it is well: it is ended and started again, and the item is abandoned like any other.
 """
 
 from __future__ import annotations
@@ -10,30 +13,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import Protocol, TypeAlias
+from uuid import UUID
 
 import asyncpg
 from prometheus_client import Counter
 
 from molam_webhook import event as events
-from molam_webhook import logs, orders
+from molam_webhook import logs, notify, orders
 from molam_webhook.config import WorkerSettings
 from molam_webhook.database import ERRORS, REOPEN_SECONDS, Connection, connect
 from molam_webhook.event import Event
 from molam_webhook.forward import forwarding
-from molam_webhook.handlers import TryLater
+from molam_webhook.handlers import TryLater, Unprocessable
 from molam_webhook.handling import Handling
 from molam_webhook.inbox import CHANNEL
 from molam_webhook.lanes import Bell, Floor
 from molam_webhook.leases import IN_ORDER, Abandoned, Item, LeaseLost, Queue
 from molam_webhook.logs import logger
-from molam_webhook.notify import notify
 from molam_webhook.verdict import Verdict, judge
 
 # An attempt ends well before its lease does.
 ATTEMPT_SHARE = 2 / 3
+
+# An attempt that is not over after so many leases was cut off, and does not end.
+STUCK_LEASES = 2
 
 # While the database is away each connection says so at once, and then at every thirtieth try.
 TELL_EVERY = 30
@@ -53,9 +60,12 @@ class OutOfTime(TryLater):
 
 
 class Work(Protocol):
-    """A queue and what is done with its items; what a success and a failure are called in the log."""
+    """A queue and what is done with its items; whether that may kill the worker; what a success and a failure are
+    called in the log.
+    """
 
     queue: Queue
+    may_kill: bool
     done_word: str
     failed_word: str
 
@@ -79,6 +89,8 @@ class Worker:
         self._ready = False
         # Whether the database was ever lost in mid-event: perhaps the event did it, so attempts must then outlive it.
         self._interrupted = False
+        # What is in hand, by lease, and since when.
+        self._in_hand: dict[UUID, tuple[Item, float]] = {}
 
     async def run(self) -> None:
         """Work until stopped (SIGTERM, SIGINT), over new connections whenever the database goes away."""
@@ -92,6 +104,7 @@ class Worker:
                 works.append(forward)
             self._lanes = [(work, Bell()) for work in works]
             floor = Floor(settings.molam_worker_concurrency * len(works))
+            tasks.create_task(self._beat())
             tasks.create_task(self._persist(partial(self._watch, floor)))
             for work, bell in self._lanes:
                 for _ in range(settings.molam_worker_concurrency):
@@ -99,7 +112,7 @@ class Worker:
 
     def stop(self) -> None:
         """Stop once what is in hand is finished."""
-        notify("STOPPING=1")
+        notify.notify("STOPPING=1")
         self._on_stop()
         self._stopped.set()
         self._watchman.ring()
@@ -120,7 +133,8 @@ class Worker:
         return True
 
     async def take_over(self, connection: Own, work: Work, floor: Floor) -> None:
-        """Do what other workers abandoned, one by one and nothing beside it, or bury it after so many attempts.
+        """See to what other workers abandoned. What may have killed them is done one by one and nothing beside it, and
+        buried after so many attempts; the rest is anybody's again.
 
         Raises one of `database.ERRORS`.
         """
@@ -128,6 +142,10 @@ class Worker:
         for found in await work.queue.abandoned(connection):
             if found.attempts >= settings.molam_worker_max_attempts:
                 await self._bury(connection, work, found)
+                continue
+            if not work.may_kill:
+                await work.queue.give_back(connection, found.id)
+                self._ring()
                 continue
             async with floor.alone():
                 if self._stopped.is_set() or connection.is_closed():
@@ -137,7 +155,8 @@ class Worker:
                     await self._attempt(connection, work, item)
 
     async def _bury(self, connection: Own, work: Work, found: Abandoned) -> None:
-        fault = f"its worker ended over it, or lost the database, {found.attempts} times"
+        limit = self._settings.molam_worker_max_attempts
+        fault = f"its worker ended over it, or lost the database, at attempt {found.attempts} of {limit}"
         if await work.queue.bury(connection, found.id, fault):
             _ATTEMPTS.labels(work.queue.name, "dead").inc()
             fields = {"event_id": found.event_id, "event_type": found.event_type, "attempts": found.attempts}
@@ -150,7 +169,7 @@ class Worker:
         await connection.add_listener(CHANNEL, lambda *_notification: self._ring())
         if not self._ready:
             self._ready = True
-            notify("READY=1")
+            notify.ready()
         # Nobody told us of what came before we listened.
         self._ring()
         settings = self._settings
@@ -174,7 +193,8 @@ class Worker:
         verdict: Verdict | None = None
         outcome = "done"
         try:
-            error = await self._perform(connection, work, item)
+            with self._having(item):
+                error = await self._perform(connection, work, item)
             if error is not None:
                 verdict = judge(
                     error,
@@ -218,14 +238,39 @@ class Worker:
             return OutOfTime(f"not finished within {self._attempt_seconds:.0f} s") if limit.expired() else error
         return None
 
+    @contextlib.contextmanager
+    def _having(self, item: Item) -> Iterator[None]:
+        self._in_hand[item.lease] = item, time.monotonic()
+        try:
+            yield
+        finally:
+            del self._in_hand[item.lease]
+
+    async def _beat(self) -> None:
+        """Say all the while that we are well, as long as no attempt is stuck."""
+        told: set[UUID] = set()
+        while not self._stopped.is_set():
+            since = time.monotonic() - STUCK_LEASES * self._settings.molam_worker_lease_seconds
+            stuck = [item for item, begun in self._in_hand.values() if begun < since]
+            if not stuck:
+                notify.beat()
+            for item in stuck:
+                if item.lease not in told:
+                    told.add(item.lease)
+                    logger.error("attempt_stuck", **_describe(item), attempts=item.attempts)
+            await self._pause(notify.BEAT_SECONDS)
+
     @contextlib.asynccontextmanager
     async def _usable(self, connection: Own, error: BaseException) -> AsyncIterator[Connection]:
-        """Lend the connection of an attempt; another one, and close it, where the attempt was cut off.
+        """Lend the connection of an attempt, or another one where it is not known what became of its transaction.
 
-        What was sent last may have been done unseen. If that was the beginning of the transaction, all that the
-        connection did from then on would be within it, and never be committed.
+        What was sent last may have been done unseen, after its time was over. If that was the beginning of the
+        transaction, all that the connection did from then on would be within it, and never be committed.
+
+        Of a lost one it is known: the database is what failed, so nothing is recorded, and the lease runs out.
         """
-        if not isinstance(error, OutOfTime):
+        known = isinstance(error, TryLater | Unprocessable) or connection.is_closed()
+        if known and not isinstance(error, OutOfTime):
             yield connection
             return
         await _close(connection)
