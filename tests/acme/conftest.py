@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import testinfra
 from cryptography import x509
 from testinfra.host import Host
 
@@ -22,6 +23,8 @@ from tests.host.conftest import site as host_site  # noqa: F401  a fixture, by t
 
 ROOT = Path(__file__).resolve().parents[2]
 INVENTORY = ROOT / "molecule" / "acme" / "inventory"
+# The CA's root, on its own host.
+CA_ROOT = "/root/ca-root.pem"
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,16 @@ def site(host_site: Site, ca_address: str, tmp_path_factory: pytest.TempPathFact
     root = tmp_path_factory.mktemp("ca") / "root.pem"
     root.write_text(httpx.get(f"https://{ca_address}:15000/roots/0", verify=trusted).text)
     return dataclasses.replace(host_site, ca=root)
+
+
+@pytest.fixture(scope="module")
+def ca_host(site: Site) -> Host:
+    """Return the CA's host, which sees the receiver as any other host does, and has the CA's root at `CA_ROOT`."""
+    assert site.ca is not None
+    ssh_config = str(ROOT / ".state" / "ssh" / "config")
+    found = testinfra.get_host("ansible://acme-ca", ansible_inventory=str(INVENTORY), ssh_config=ssh_config)
+    found.check_output("echo %s >%s", site.ca.read_text(), CA_ROOT)
+    return found
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ CaDown = Callable[[], AbstractContextManager[None]]
 ANYONES = ssl.create_default_context()
 ANYONES.check_hostname, ANYONES.verify_mode = False, ssl.CERT_NONE
 BROKEN = "/etc/nginx/conf.d/zz-broken.conf"
+CA_BUNDLE = "/etc/molam-certificate-ca.pem"
 
 
 def names(certificate: x509.Certificate) -> set[str]:
@@ -169,15 +170,27 @@ def test_with_the_ca_down_the_old_one_is_served_and_the_unit_fails(host: Host, s
     assert names(wait_for_another(site, old)) == names(old)
 
 
-def test_a_name_that_is_added_extends_the_certificate(host: Host, site: Site) -> None:
+def test_changed_names_profile_and_address_reach_the_ca(host: Host, site: Site, ca_address: str) -> None:
     old, key = served(site), account(host)
-    answer = run_site(molam_domain_aliases=["also.acme.test"])
+    # Debian 12's certbot knows no profiles.
+    profile = {} if host.system_info.release.startswith("12") else {"certbot_profile": "shortlived"}
+    answer = run_site(molam_domain_aliases=["also.acme.test"], certbot_email="else@acme.test", **profile)
     assert answer.returncode == 0, answer.stdout
     new = wait_for_another(site, old)
     assert names(new) == {site.domain, "also.acme.test"}
     assert served(site, "also.acme.test") == new
     assert account(host) == key
     assert host.check_output("ls /etc/letsencrypt/renewal") == "molam.conf"
+    known = host.check_output(
+        f"REQUESTS_CA_BUNDLE={CA_BUNDLE} certbot show_account --server https://{ca_address}:14000/dir"
+    )
+    assert "Email contact: else@acme.test" in known
+    # Debian's pebble gives the same certificate for any profile: what it was asked for, and will be.
+    asked = host.run(r"grep --only-matching '\"profile\": \"[^\"]*\"' /var/log/letsencrypt/letsencrypt.log*").stdout
+    renewal = host.file("/etc/letsencrypt/renewal/molam.conf").content_string
+    assert ('"profile": "shortlived"' in asked, "preferred_profile = shortlived\n" in renewal) == (bool(profile),) * 2
+    # Nothing is asked for again.
+    assert host.check_output("molam-certificate issue") == "nothing to do."
 
 
 def test_a_first_issue_that_fails_leaves_a_receiver_with_its_placeholder(
@@ -189,11 +202,11 @@ def test_a_first_issue_that_fails_leaves_a_receiver_with_its_placeholder(
         answer = run_site()
     message = " ".join(answer.stdout.split())
     assert answer.returncode == 2, message
-    assert f"it got none for {site.domain} from https://" in message
+    assert f"Asked for is one for {site.domain} from https://" in message
     assert "molam-certificate issue" in message
     assert "No route to host" in message
     # The play went to its end all the same.
-    assert message.index("monitoring : activate") < message.index("it got none for")
+    assert message.index("monitoring : activate") < message.index("its certificate is not settled")
     placeholder = served(site, trust=ANYONES)
     assert placeholder.issuer == placeholder.subject
     # What the message says to do.
