@@ -44,6 +44,7 @@ def test_http_is_redirected(site: Site) -> None:
     with site.client("http") as client:
         answer = client.get(f"{WEBHOOK_PATH}?a=b")
     assert answer.status_code == 301
+    assert answer.content == b""
     location = httpx.URL(answer.headers["Location"])
     assert (location.scheme, location.host) == ("https", site.domain)
     assert location.raw_path == f"{WEBHOOK_PATH}?a=b".encode()

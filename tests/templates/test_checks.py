@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 
-from .render import faults
+from .render import ROLES, faults
 
 SECRET = "whsec_q8Vw3LmZr5Kt1Yh7Nd0b"  # noqa: S105  made up for this test
 GOOD: dict[str, Any] = {
     "molam_administrator_networks": ["198.18.7.0/24", "fd00:7::/64"],
     "webhook_app_keys": [{"kid": "v1", "secret": SECRET, "state": "active"}],
 }
+
+# A file that is there, whatever is in it: that is looked into after the variables.
+SDK = {"sdk_hosting_enabled": True, "sdk_hosting_file": "/etc/hostname", "sdk_hosting_version": "1.0.0"}
 
 # The role, variables in place of the good ones, and what it must say.
 FAULTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
@@ -25,6 +28,42 @@ FAULTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "example's domain": ("base", {"molam_domain": "webhooks.example.com"}, ["molam_domain"]),
     "no network": ("base", {"molam_administrator_networks": ["office"]}, ["molam_administrator_networks", "CIDR"]),
     "example's network": ("base", {"molam_sender_networks": ["198.51.100.0/24"]}, ["molam_sender_networks"]),
+    "no time to come in": ("base", {"base_undo_seconds": 1}, ["base_undo_seconds", "10 to 600"]),
+    "no administrators": (
+        "sshd",
+        {"molam_administrator_networks": []},
+        ["molam_administrator_networks", "sshd_open_to_everybody"],
+    ),
+    "nobody may come in": ("sshd", {"sshd_groups": []}, ["sshd_groups", "at least one"]),
+    "group that ends its line": ("sshd", {"sshd_groups": ["root\nPermitRootLogin yes"]}, ["sshd_groups"]),
+    "opening for no network": (
+        "nftables",
+        {"nftables_openings": [{"ports": [9100], "networks": ["office"], "purpose": "metrics"}]},
+        ["nftables_openings", "CIDR"],
+    ),
+    "opening of no port": (
+        "nftables",
+        {"nftables_openings": [{"ports": [], "networks": [], "purpose": "metrics"}]},
+        ["nftables_openings", "at least one port"],
+    ),
+    "opening with rules in its purpose": (
+        "nftables",
+        {"nftables_openings": [{"ports": [9100], "networks": [], "purpose": '" ; accept'}]},
+        ["nftables_openings", "purpose"],
+    ),
+    "closed user that is none": (
+        "nftables",
+        {"nftables_closed_users": [{"user": "no user", "networks": []}]},
+        ["nftables_closed_users"],
+    ),
+    "limit that the sender meets": (
+        "nftables",
+        {"nftables_new_connections_per_second": 1},
+        ["nftables_new_connections_per_second", "at least 10"],
+    ),
+    "ban at once": ("fail2ban", {"fail2ban_tries": 0}, ["fail2ban_tries", "above 0"]),
+    "longest ban that is the shortest": ("fail2ban", {"fail2ban_ban_seconds_max": 60}, ["fail2ban_ban_seconds_max"]),
+    "friend that is no network": ("fail2ban", {"fail2ban_never_banned": ["us"]}, ["fail2ban_never_banned", "CIDR"]),
     "only revoked keys": (
         "webhook_app",
         {"webhook_app_keys": [{"kid": "v1", "secret": SECRET, "state": "revoked"}]},
@@ -71,6 +110,7 @@ FAULTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         {"certbot_directory_url": "http://ca.shop.test/directory"},
         ["certbot_directory_url", "https://"],
     ),
+    "sentence for a profile": ("certbot", {"certbot_profile": "short lived"}, ["certbot_profile", "short lived"]),
     "no such CA": ("certbot", {"certbot_ca_bundle": "/no/such.pem"}, ["certbot_ca_bundle", "/no/such.pem"]),
     "ACME beside a certificate that is given": (
         "certbot",
@@ -101,6 +141,52 @@ FAULTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         "webhook_app",
         {"webhook_app_forward_url": "http://10.1.2.3/in", "webhook_app_forward_secret": SECRET},
         ["webhook_app_forward_url", "webhook_app_worker_networks"],
+    ),
+    "SDK that is nowhere": (
+        "sdk_hosting",
+        {"sdk_hosting_enabled": True},
+        ["sdk_hosting_npm_package", "one of the three"],
+    ),
+    "SDK from two places": (
+        "sdk_hosting",
+        {**SDK, "sdk_hosting_npm_package": "@molam/checkout@1.0.0"},
+        ["sdk_hosting_npm_package", "one of the three", "set are 2"],
+    ),
+    "no such SDK": ("sdk_hosting", {**SDK, "sdk_hosting_file": "/no/such.js"}, ["sdk_hosting_file", "/no/such.js"]),
+    "no such package of the SDK": (
+        "sdk_hosting",
+        {"sdk_hosting_enabled": True, "sdk_hosting_tarball": "/no/such.tgz"},
+        ["sdk_hosting_tarball", "/no/such.tgz"],
+    ),
+    "SDK of no version": (
+        "sdk_hosting",
+        {**SDK, "sdk_hosting_version": ""},
+        ["sdk_hosting_version", "sdk_hosting_file"],
+    ),
+    "version beside a package of the SDK": (
+        "sdk_hosting",
+        {"sdk_hosting_tarball": "/etc/hostname", "sdk_hosting_version": "1.0.0"},
+        ["sdk_hosting_version", "states its own"],
+    ),
+    "newest version of the SDK, whichever it is": (
+        "sdk_hosting",
+        {"sdk_hosting_npm_package": "@molam/checkout@latest"},
+        ["sdk_hosting_npm_package", "exact version"],
+    ),
+    "demo page without a key": (
+        "sdk_hosting",
+        {**SDK, "sdk_hosting_demo": True},
+        ["sdk_hosting_public_key", "demo page"],
+    ),
+    "secret key for the demo page": (
+        "sdk_hosting",
+        {"sdk_hosting_public_key": SECRET},
+        ["sdk_hosting_public_key", "everybody would read it"],
+    ),
+    "public key with more in it": (
+        "sdk_hosting",
+        {"sdk_hosting_public_key": 'pk_test_x"><script>'},
+        ["sdk_hosting_public_key", "begins with pk_test_"],
     ),
     "no such certificate": (
         "nginx",
@@ -147,7 +233,7 @@ FAULTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("role", ["base", "certbot", "monitoring", "nginx", "postgresql", "valkey", "webhook_app"])
+@pytest.mark.parametrize("role", sorted(path.name for path in ROLES.iterdir()))
 def test_good_variables_pass(role: str) -> None:
     assert faults(role, **GOOD) == []
 

@@ -137,6 +137,21 @@ def test_policies_are_one_line_each_and_the_guides_for_pages() -> None:
     } <= set(pages)
 
 
+def test_caching_and_origins_are_a_places_own() -> None:
+    """Empty for all, and so not sent, unless a place sets them; the server's other fields stay."""
+    https = servers(site())[2]
+    for field, variable in (("Cache-Control", "cache_control"), ("Access-Control-Allow-Origin", "allow_origin")):
+        assert f'    set $molam_{variable} "";\n' in https
+        assert f"    add_header {field} $molam_{variable} always;\n" in https
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_methods_are_told_as_they_are(enabled: bool) -> None:
+    text = site(sdk_hosting_enabled=enabled)
+    assert '"~^405  " POST;' in text
+    assert ('"~^405  /(sdk|demo)/" "GET, HEAD";' in text) == enabled
+
+
 def test_post_may_be_retried_and_an_answer_comes_in_time() -> None:
     """The contract: within 8 s in all, the proxy's retries included."""
     text = site()

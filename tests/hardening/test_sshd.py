@@ -1,0 +1,81 @@
+"""Who comes in over SSH and how, and that a mistake in its settings undoes itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from testinfra.host import Host
+
+from .conftest import ROOT, SSH, Target, make_mistake, ssh
+
+# Of ssh-audit.
+POLICIES = {"12": "Hardened Debian 12 (version 3)", "13": "Hardened Debian 13 (version 1)"}
+SETTINGS = "cat /etc/ssh/sshd_config.d/00-molam.conf"
+
+
+def come_in(target: Target, user: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Try to come in as a user, over a connection of its own and without a question."""
+    command: list[str | Path] = [
+        *SSH,
+        "-o",
+        "ControlPath=none",
+        "-o",
+        "BatchMode=yes",
+        *options,
+        f"{user}@{target.ipv4}",
+        "true",
+    ]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_passwords_are_not_taken(target: Target) -> None:
+    answer = come_in(target, "root", "-o", "PubkeyAuthentication=no")
+    assert answer.returncode == 255
+    # What is in brackets is all that the server takes.
+    assert "Permission denied (publickey)" in answer.stderr
+    assert come_in(target, "root").returncode == 0
+
+
+def test_who_is_in_no_group_of_administrators_stays_out(host: Host, target: Target) -> None:
+    host.check_output("useradd --create-home visitor && install -d -o visitor -m 700 /home/visitor/.ssh")
+    try:
+        host.check_output("install -o visitor -m 600 /root/.ssh/authorized_keys /home/visitor/.ssh/")
+        assert come_in(target, "visitor").returncode == 255
+        host.check_output("usermod --append --groups sudo visitor")
+        assert come_in(target, "visitor").returncode == 0
+    finally:
+        host.check_output("pkill -KILL -u visitor; userdel --remove visitor")
+
+
+def test_ssh_audit_has_nothing_to_say(host: Host, target: Target) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "ssh_audit", "--policy", POLICIES[host.system_info.release.split(".")[0]], target.ipv4],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "Passed" in answer.stdout
+
+
+def test_settings_that_lock_out_are_undone_and_the_play_says_so(host: Host, target: Target) -> None:
+    before = host.check_output(SETTINGS)
+    answer = make_mistake(host, "sshd", sshd_groups=["nogroup"])
+    assert answer.returncode == 2
+    assert "has undone them by itself" in answer.stdout
+    assert "sshd_" in answer.stdout
+    assert host.check_output(SETTINGS) == before
+    assert ssh(target.ipv4, "true").returncode == 0
+
+
+def test_settings_that_sshd_refuses_are_not_put_in_use(host: Host) -> None:
+    before = host.check_output(SETTINGS)
+    host.check_output("echo 'PermitRootLogin perhaps' > /var/lib/molam-try/sshd")
+    answer = host.run("molam-try sshd")
+    assert answer.rc == 1
+    assert "perhaps" in answer.stderr
+    assert host.check_output(SETTINGS) == before
+    assert host.check_output("molam-try sshd") == "sshd: unchanged"

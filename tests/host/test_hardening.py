@@ -1,0 +1,40 @@
+"""Firewall, SSH and intrusion prevention as they are in use, without an attack."""
+
+from __future__ import annotations
+
+import pytest
+from testinfra.host import Host
+
+
+def test_what_is_not_let_in_is_dropped(host: Host) -> None:
+    rules = host.check_output("nft --stateless list chain inet molam input")
+    assert "policy drop;" in rules
+    assert "tcp dport { 80, 443 } accept" in rules
+    # Only from networks that are named.
+    for line in rules.splitlines():
+        assert "tcp dport 22 " not in line or "saddr" in line
+
+
+@pytest.mark.parametrize("unit", ["nftables", "fail2ban", "undo-changes"])
+def test_guards_are_there_after_a_boot(host: Host, unit: str) -> None:
+    assert host.service(unit).is_enabled
+
+
+def test_nothing_is_being_tried(host: Host) -> None:
+    """A change of firewall or SSH that nobody kept is undone by itself, so the host differs from what was asked for."""
+    assert host.check_output("find /var/lib/molam-try -name '*.before'") == ""
+    for change in ("nftables", "sshd"):
+        assert host.check_output(f"molam-try {change} --dry-run") == f"{change}: unchanged"
+
+
+def test_sshd_takes_keys_alone(host: Host) -> None:
+    settings = host.check_output("sshd -T").splitlines()
+    for wanted in ("passwordauthentication no", "kbdinteractiveauthentication no", "authenticationmethods publickey"):
+        assert wanted in settings
+    assert "permitrootlogin yes" not in settings
+
+
+def test_jails_watch(host: Host) -> None:
+    jails = host.check_output("fail2ban-client status")
+    assert "sshd" in jails
+    assert "molam-scanner" in jails
