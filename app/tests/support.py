@@ -210,11 +210,6 @@ class Process:
     def lines(self) -> list[dict[str, Any]]:
         return [orjson.loads(line) for line in self.log.read_bytes().splitlines()]
 
-    def memory(self) -> int:
-        """The most memory that it has ever had, in bytes."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
-
     def suspend(self) -> None:
         self._process.send_signal(signal.SIGSTOP)
 
@@ -228,7 +223,9 @@ class Process:
     def stop(self) -> int:
         self._process.send_signal(signal.SIGTERM)
         status = self._process.wait(DEADLINE_SECONDS)
-        assert self._notify.recv(64) == b"STOPPING=1"
+        # Its beats stand before.
+        while self._notify.recv(64) != b"STOPPING=1":
+            pass
         return status
 
     def close(self) -> None:

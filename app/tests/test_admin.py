@@ -4,6 +4,7 @@ import asyncio
 import math
 import stat
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -224,6 +225,7 @@ def test_the_worker_counts_what_waits(worker: tuple[Process, Path], url: str) ->
     assert seen["molam_webhook_dead_forwards"] == 2
     assert seen["molam_webhook_stored_conflicts"] == 1
     assert seen["molam_webhook_pending_events"] == 0
+    assert seen["molam_webhook_oldest_pending_forward_seconds"] == 0
 
 
 def test_the_backlog_of_a_database_with_all_kinds(url: str) -> None:
@@ -231,15 +233,18 @@ def test_the_backlog_of_a_database_with_all_kinds(url: str) -> None:
     store(url, "evt_2")
     query(url, "UPDATE webhook_deliveries SET created_at = now() - interval '1 hour' WHERE id = $1", number)
     query(url, "UPDATE webhook_deliveries SET leased_until = now() + interval '1 minute' WHERE id = $1", number)
-    store(url, "evt_3", state="done", forward="pending")
+    store(url, "evt_3", state="done", forward="done", age=timedelta(hours=9))
+    store(url, "evt_4", state="done", forward="pending", age=timedelta(hours=2))
+    store(url, "evt_5", state="done", forward="pending")
 
     async def ask_count() -> Backlog:
         async with session(url, "test") as connection:
             return await count(connection)
 
     backlog = asyncio.run(ask_count())
-    assert (backlog.pending, backlog.leased, backlog.dead, backlog.pending_forwards) == (2, 1, 0, 1)
+    assert (backlog.pending, backlog.leased, backlog.dead, backlog.pending_forwards) == (2, 1, 0, 2)
     assert 3600 <= backlog.oldest_pending_seconds < 3700
+    assert 7200 <= backlog.oldest_pending_forward_seconds < 7300
 
 
 def test_the_backlog_is_asked_seldom_and_unknown_without_a_database(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

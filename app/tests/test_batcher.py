@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from molam_webhook.batcher import BATCH_MAX, TRIES_MAX, WRITERS, Batcher, RefusedError
+from molam_webhook.batcher import BATCH_MAX, HELD_BYTES_MAX, TRIES_MAX, WRITERS, Batcher, RefusedError
 from molam_webhook.outcomes import Outcome
 
 FATAL = 1000
@@ -44,7 +44,7 @@ def test_each_is_told_what_became_of_its_own(bursts: list[list[int]]) -> None:
         batcher = Batcher(store, queue_max=10_000)
         told: list[tuple[int, Outcome]] = []
         for burst in bursts:
-            outcomes = await asyncio.gather(*(batcher.submit(number) for number in burst))
+            outcomes = await asyncio.gather(*(batcher.submit(number, 1) for number in burst))
             told.extend(zip(burst, outcomes, strict=True))
             for number, outcome in zip(burst, outcomes, strict=True):
                 # One that is bad alone never fails a neighbour; what fails for all may.
@@ -62,7 +62,7 @@ def test_where_all_are_bad_the_search_ends() -> None:
     async def scenario() -> None:
         store = Store()
         batcher = Batcher(store, queue_max=10_000)
-        outcomes = await asyncio.gather(*(batcher.submit(-1) for _ in range(BATCH_MAX)))
+        outcomes = await asyncio.gather(*(batcher.submit(-1, 1) for _ in range(BATCH_MAX)))
         assert set(outcomes) == {Outcome.UNAVAILABLE}
         assert len(store.batches) == TRIES_MAX
 
@@ -76,7 +76,7 @@ def test_a_fault_that_is_no_items_own_ends_the_search_and_keeps_what_was_stored(
         # Found bad with the second half, good alone; the third quarter fails for all.
         numbers = [1, 2, 3, 4, FATAL, 5, -1, 6]
         store.open.clear()
-        asking = [asyncio.create_task(batcher.submit(number)) for number in numbers]
+        asking = [asyncio.create_task(batcher.submit(number, 1)) for number in numbers]
         store.open.set()
         assert set(await asyncio.gather(*asking)) == {Outcome.UNAVAILABLE}
         assert len(store.batches) == 1
@@ -88,7 +88,7 @@ def test_what_arrives_together_is_committed_together() -> None:
     async def scenario() -> None:
         store = Store()
         batcher = Batcher(store, queue_max=10_000)
-        await asyncio.gather(*(batcher.submit(number) for number in range(1000)))
+        await asyncio.gather(*(batcher.submit(number, 1) for number in range(1000)))
         assert max(map(len, store.batches)) == BATCH_MAX
         assert len(store.batches) <= 1000 / BATCH_MAX + WRITERS
 
@@ -102,13 +102,38 @@ def test_a_full_queue_turns_away_and_an_empty_one_takes_again() -> None:
         batcher = Batcher(store, queue_max=10)
         waiting = []
         for number in range(WRITERS + 10):
-            waiting.append(asyncio.create_task(batcher.submit(number)))
+            waiting.append(asyncio.create_task(batcher.submit(number, 1)))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-        assert await batcher.submit(99) is Outcome.UNAVAILABLE
+        assert await batcher.submit(99, 1) is Outcome.UNAVAILABLE
         store.open.set()
         assert set(await asyncio.gather(*waiting)) == {Outcome.ACCEPTED}
-        assert await batcher.submit(99) is Outcome.ACCEPTED
+        assert await batcher.submit(99, 1) is Outcome.ACCEPTED
+
+    asyncio.run(scenario())
+
+
+def test_what_is_held_until_its_commit_has_a_bound_in_bytes() -> None:
+    async def scenario() -> None:
+        store = Store()
+        store.open.clear()
+        batcher = Batcher(store, queue_max=10_000)
+        waiting = []
+        # The first ones are in the writers' hands, and held like those that wait.
+        for number in range(WRITERS + 2):
+            waiting.append(asyncio.create_task(batcher.submit(number, HELD_BYTES_MAX // (WRITERS + 2))))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        late = asyncio.create_task(batcher.submit(99, 1))
+        await asyncio.sleep(0)
+        assert late.done()
+        assert late.result() is Outcome.UNAVAILABLE
+        store.open.set()
+        assert set(await asyncio.gather(*waiting)) == {Outcome.ACCEPTED}
+        # Whatever becomes of one, it is held no longer.
+        for number, outcome in ((-1, Outcome.UNAVAILABLE), (FATAL, Outcome.UNAVAILABLE), (99, Outcome.ACCEPTED)):
+            assert await batcher.submit(number, HELD_BYTES_MAX) is outcome
+        assert await batcher.submit(100, HELD_BYTES_MAX + 1) is Outcome.UNAVAILABLE
 
     asyncio.run(scenario())
 
@@ -118,8 +143,8 @@ def test_a_waiter_that_gives_up_neither_stops_the_commit_nor_its_neighbours() ->
         store = Store()
         store.open.clear()
         batcher = Batcher(store, queue_max=10)
-        hasty = asyncio.create_task(batcher.submit(1))
-        patient = asyncio.create_task(batcher.submit(2))
+        hasty = asyncio.create_task(batcher.submit(1, 1))
+        patient = asyncio.create_task(batcher.submit(2, 1))
         await asyncio.sleep(0.01)
         hasty.cancel()
         with pytest.raises(asyncio.CancelledError):

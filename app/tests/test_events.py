@@ -221,7 +221,8 @@ def test_prune_removes_what_is_done_and_old_and_keeps_its_id(
     store(url, "evt_new", state="done", age=DAY)
     assert "Remove 2 events for good?" in cli(worker, "prune", "--older-than", "35d", status=1)
     assert count(url, "webhook_deliveries") == 5
-    assert asyncio.run(retention.prune(worker, datetime.now(UTC) - 35 * DAY)) == 2
+    before = datetime.now(UTC) - 35 * DAY
+    assert asyncio.run(retention.count(worker, before)) == asyncio.run(retention.prune(worker, before)) == 2
     assert set(states(url)) == {"evt_unsent", "evt_dead", "evt_new"}
     assert count(url, "event_ids") == 5
     assert json.loads(cli(worker, "prune", "--older-than", "35d", "--yes", "--json")) == {"removed": 0}

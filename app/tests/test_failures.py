@@ -4,6 +4,7 @@ of a right signature.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from molam_webhook.cache import Cache
 from molam_webhook.failures import CALLERS_MAX, UNKNOWN, WINDOW_SECONDS, Failures, Standing, caller_at
 from prometheus_client.parser import text_string_to_metric_families
 from support import PATH, Postgres, Process, Service, Valkey, environment, event_body, signed_headers, wait_until
@@ -42,6 +44,33 @@ def test_a_caller_has_so_many_in_a_minute_and_is_told_of_once() -> None:
     # The next minute, and the last one again where the clock was put back.
     for later in (NOW_MS + MINUTE_MS, NOW_MS):
         assert [fail("a", later) for _ in range(4)] == [WITHIN, WITHIN, FIRST, BEYOND]
+
+
+def test_the_clock_may_be_put_back_while_the_cache_is_told() -> None:
+    class Slow(Cache):
+        """Answers when it may."""
+
+        def __init__(self) -> None:
+            self.open = asyncio.Event()
+
+        async def add(self, _key: str, _amount: int, _seconds: int) -> int:
+            await self.open.wait()
+            return LIMIT
+
+    async def scenario() -> list[Standing]:
+        cache = Slow()
+        counted = Failures(LIMIT, cache)
+        counted.count("a", NOW_MS)
+        await asyncio.sleep(0)
+        counted.count("b", NOW_MS + MINUTE_MS)
+        counted.count("c", NOW_MS)
+        cache.open.set()
+        assert counted._sharing is not None
+        await counted._sharing
+        # The sum is of the minute that was asked about, and of its caller.
+        return [counted.count(caller, NOW_MS) for caller in ("a", "b", "c")]
+
+    assert asyncio.run(scenario()) == [WITHIN, WITHIN, FIRST]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """The receiver over HTTP, as a real process against a real database (contract, "What is answered")."""
 
+import asyncio
 import json
+import re
 import socket
 import stat
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 from molam_webhook import signature
@@ -127,6 +131,36 @@ def test_a_body_at_the_limit_is_taken_and_one_beyond_is_not(client: httpx.Client
     for content in (body, chunks(body)):
         response = client.post(PATH, content=content, headers=signed_headers(body))
         assert (response.status_code, response.json()) == (413, {"error": "too_large"})
+
+
+def test_what_waits_for_its_commit_is_not_held_as_it_was_parsed(serve: Serve, url: str, directory: Path) -> None:
+    admin = directory / "admin.sock"
+    service = serve(MOLAM_ADMIN_UDS=str(admin))
+    # Parsed, such a body takes twenty-five times its size.
+    data = b'"data":{"a":[' + b",".join([b"[[]]"] * 52_000) + b"]}}"
+    bodies = [b'{"id":"evt_%d","type":"x",' % number + data for number in range(24)]
+
+    def held() -> float:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(admin)), base_url="http://admin") as client:
+            text = client.get("/metrics").text
+        names = ("molam_webhook_queue_depth", "molam_webhook_batch_size_sum")
+        return sum(float(re.findall(rf"^{name} (\S+)$", text, re.MULTILINE)[0]) for name in names)
+
+    def memory() -> int:
+        """The most that it has ever had, in bytes."""
+        status = Path(f"/proc/{service._process.pid}/status").read_text()
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+    before = memory()
+    with asyncio.Runner() as runner, ThreadPoolExecutor(len(bodies)) as pool:
+        keeper = runner.run(asyncpg.connect(url))
+        # Nothing is stored while this holds the table.
+        runner.run(keeper.execute("BEGIN; LOCK TABLE event_ids IN EXCLUSIVE MODE"))
+        answers = [pool.submit(service.deliver, body) for body in bodies]
+        wait_until(lambda: held() == len(bodies))
+        runner.run(keeper.close())
+        assert {answer.result().status_code for answer in answers} == {200}
+    assert memory() - before < 16 * sum(map(len, bodies))
 
 
 def test_a_client_that_goes_away_or_lies_about_the_length(serve: Serve, url: str) -> None:

@@ -96,6 +96,25 @@ def test_events_that_nobody_takes(env: dict[str, str], sockets: Path, url: str) 
 
 
 @pytest.mark.database
+def test_forwards_that_wait(env: dict[str, str], sockets: Path, url: str) -> None:
+    forwarding = env | {"MOLAM_FORWARD_URL": "http://127.0.0.1:9/"}
+
+    def told(env: dict[str, str]) -> str:
+        return "\n".join(f"{fault['what']} {fault['next']}" for fault in look(env, sockets)[1]["faults"])
+
+    store(url, "evt_1", state="done", forward="pending")
+    assert "forward" not in told(forwarding)
+    assert "Forwarding is switched off, and 1 events wait to be forwarded. set MOLAM_FORWARD_URL" in told(env)
+    store(url, "evt_2", state="done", forward="pending")
+    query(url, "UPDATE webhook_deliveries SET created_at = now() - interval '2 hours' WHERE event_id = 'evt_1'")
+    assert "An event has waited to be forwarded for 2 h 0 min. molam-webhook events list" in told(forwarding)
+    screen = run_cli("status", "--sockets", str(sockets), env=forwarding).stdout
+    assert "2, the oldest for 2 h 0 min; 0 given up" in screen
+    query(url, "UPDATE forwards SET state = 'done'")
+    assert "forward" not in told(env)
+
+
+@pytest.mark.database
 def test_one_slot_that_is_ready_is_enough(
     worker: Process, serve: Callable[..., Service], env: dict[str, str], sockets: Path
 ) -> None:

@@ -96,6 +96,7 @@ def test_a_process_is_asked_over_its_socket(check: ModuleType, tmp_path: Path) -
         ("molam_worker_ready", 1, 0),
         ("molam_clock_synchronised", 1, 0),
         ("molam_oldest_pending_seconds", 300, 301),
+        ("molam_oldest_pending_forward_seconds", 300, 301),
         ("molam_dead_events", 0, 1),
         ("molam_dead_forwards", 0, 1),
         ('molam_filesystem_free_ratio{path="/"}', 0.15, 0.14),

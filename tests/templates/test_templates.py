@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +33,20 @@ def test_environment_has_the_settings_and_no_secret() -> None:
     text = render("webhook_app", "environment.j2", webhook_app_keys=keys, webhook_app_pool_max=12)
     assert "DATABASE_POOL_MAX=12" in text
     assert "secret" not in re.sub("^#.*$", "", text, flags=re.MULTILINE).lower()
+
+
+def test_environment_is_the_same_for_systemd_and_for_a_shell(tmp_path: Path) -> None:
+    """The command line on the host reads it with a shell."""
+    url = "http://10.1.2.3/in?shop=1&signed=yes"
+    path = tmp_path / "environment"
+    path.write_text(render("webhook_app", "environment.j2", webhook_app_forward_url=url))
+    answer = subprocess.run(
+        ["/bin/sh", "-euc", '. "$0"; printf %s "$MOLAM_FORWARD_URL"', path],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert answer.stdout == url
 
 
 @pytest.mark.parametrize(("wanted", "value"), [(True, "1"), (False, "0")])

@@ -23,23 +23,28 @@ _COUNT = f"""
 WITH pending AS (
   SELECT created_at, leased_until FROM webhook_deliveries WHERE state = 'pending'
   ORDER BY next_attempt_at, id LIMIT {COUNT_MAX}
+), forwarding AS (
+  SELECT delivery_id FROM forwards WHERE state = 'pending' ORDER BY next_attempt_at, delivery_id LIMIT {COUNT_MAX}
 ), conflicts AS (SELECT received_at FROM event_conflicts LIMIT {COUNT_MAX})
 SELECT
   (SELECT count(*) FROM pending) AS pending,
-  (SELECT extract(epoch FROM now() - min(created_at))::float8 FROM pending) AS oldest_pending_seconds,
+  (SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 FROM pending) AS oldest_pending_seconds,
   (SELECT count(*) FROM pending WHERE leased_until > now()) AS leased,
   (SELECT count(*) FROM (SELECT FROM webhook_deliveries WHERE state = 'dead' LIMIT {COUNT_MAX}) d) AS dead,
   (SELECT count(*) FROM conflicts) AS conflicts,
   (SELECT count(*) FROM conflicts WHERE received_at > now() - interval '1 day') AS recent_conflicts,
-  (SELECT count(*) FROM (SELECT FROM forwards WHERE state = 'pending' LIMIT {COUNT_MAX}) f) AS pending_forwards,
+  (SELECT count(*) FROM forwarding) AS pending_forwards,
+  -- Events are numbered as they come.
+  (SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 FROM webhook_deliveries
+   WHERE id = (SELECT min(delivery_id) FROM forwarding)) AS oldest_pending_forward_seconds,
   (SELECT count(*) FROM (SELECT FROM forwards WHERE state = 'dead' LIMIT {COUNT_MAX}) f) AS dead_forwards
 """  # noqa: S608  made of constants
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Numbers of rows, each counted up to COUNT_MAX; the age in seconds of the oldest event that waits, 0 where none
-    does; `recent_conflicts` are those of the last day.
+    """Numbers of rows, each counted up to COUNT_MAX; the age in seconds of the oldest event that waits, and of the
+    oldest that waits to be forwarded, 0 where none does; `recent_conflicts` are those of the last day.
     """
 
     pending: int
@@ -49,6 +54,7 @@ class Backlog:
     conflicts: int
     recent_conflicts: int
     pending_forwards: int
+    oldest_pending_forward_seconds: float
     dead_forwards: int
 
 
@@ -56,7 +62,7 @@ async def count(connection: Connection) -> Backlog:
     """Count what waits. Raises one of `database.ERRORS`."""
     row = await connection.fetchrow(_COUNT)
     assert row is not None, "an aggregate has a row"  # noqa: S101  for the type checker
-    return Backlog(**dict(row) | {"oldest_pending_seconds": row["oldest_pending_seconds"] or 0.0})
+    return Backlog(**dict(row))
 
 
 class Monitor:
@@ -108,5 +114,8 @@ _GAUGES = {
     "dead": Gauge("molam_webhook_dead_events", "Events that were given up: molam-webhook events dead"),
     "conflicts": Gauge("molam_webhook_stored_conflicts", "Other bodies, rightly signed, under an id that was known"),
     "pending_forwards": Gauge("molam_webhook_pending_forwards", "Events that wait to be forwarded"),
+    "oldest_pending_forward_seconds": Gauge(
+        "molam_webhook_oldest_pending_forward_seconds", "Age of the oldest event that waits to be forwarded"
+    ),
     "dead_forwards": Gauge("molam_webhook_dead_forwards", "Events that were given up forwarding"),
 }

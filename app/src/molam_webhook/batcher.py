@@ -19,6 +19,8 @@ from molam_webhook.outcomes import Outcome
 
 BATCH_MAX = 256
 WRITERS = 2
+# Bytes of what is not committed yet. While a batch is sent, the driver holds it once more.
+HELD_BYTES_MAX = 64 * 1024 * 1024
 # Enough to find thirty bad items in a full batch. Where far more are bad, it is not the items that are wrong.
 TRIES_MAX = 256
 
@@ -32,24 +34,28 @@ class RefusedError(Exception):
 class Batcher(Generic[T]):
     """Gathers items into batches of up to BATCH_MAX for `store`, which commits a batch and returns its
     outcomes in order, or raises having promised nothing: RefusedError where smaller batches may pass. At
-    most `queue_max` items wait; beyond that they are turned away.
+    most `queue_max` items wait, and what is held until its commit is HELD_BYTES_MAX at most; beyond that items are
+    turned away.
     """
 
     def __init__(self, store: Callable[[Sequence[T]], Awaitable[Sequence[Outcome]]], queue_max: int) -> None:
         self._store = store
         self._queue_max = queue_max
-        self._queue: deque[tuple[T, asyncio.Future[Outcome]]] = deque()
+        self._queue: deque[tuple[T, int, asyncio.Future[Outcome]]] = deque()
+        self._held_bytes = 0
         self._writers: set[asyncio.Task[None]] = set()
 
-    async def submit(self, item: T) -> Outcome:
-        """Store `item` with its neighbours and say what became of it; UNAVAILABLE where that is not known.
+    async def submit(self, item: T, size: int) -> Outcome:
+        """Store `item`, of `size` bytes, with its neighbours and say what became of it; UNAVAILABLE where that is not
+        known.
 
         A caller that stops waiting changes nothing for the others, nor for the commit.
         """
-        if len(self._queue) >= self._queue_max:
+        if len(self._queue) >= self._queue_max or self._held_bytes + size > HELD_BYTES_MAX:
             return Outcome.UNAVAILABLE
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._queue.append((item, answer))
+        self._queue.append((item, size, answer))
+        self._held_bytes += size
         if len(self._writers) < WRITERS:
             writer = asyncio.create_task(self._drain())
             self._writers.add(writer)
@@ -69,8 +75,9 @@ class Batcher(Generic[T]):
     async def _drain(self) -> None:
         while self._queue:
             batch = [self._queue.popleft() for _ in range(min(BATCH_MAX, len(self._queue)))]
-            outcomes = await self._stored([item for item, _ in batch])
-            for (_, answer), outcome in zip(batch, outcomes, strict=True):
+            outcomes = await self._stored([item for item, _, _ in batch])
+            for (_, size, answer), outcome in zip(batch, outcomes, strict=True):
+                self._held_bytes -= size
                 # A waiter that has given up has cancelled its future.
                 if not answer.done():
                     answer.set_result(outcome)

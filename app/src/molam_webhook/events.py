@@ -70,7 +70,8 @@ WHERE f.state = '{state}' AND {after} {also} ORDER BY d.created_at {order}, d.id
 ORDER BY created_at {order}, id {order} LIMIT $4
 """
 
-_DONE = """
+# Done altogether, forwarding included.
+DONE = """
 AND d.state = 'done' AND NOT EXISTS (SELECT FROM forwards f WHERE f.delivery_id = d.id AND f.state <> 'done')
 """
 
@@ -185,7 +186,7 @@ def _statements(wanted: Filter, columns: str, order: Order) -> tuple[str, str]:
     if wanted.ids is not None:
         also += " AND d.event_id = ANY($5)"
     if wanted.state == "done":
-        also += _DONE
+        also += DONE
     keys = _KEYS if wanted.state in (None, "done") else _KEYS_OF_BOTH
     rows = f"""
       SELECT {columns} FROM webhook_deliveries d LEFT JOIN forwards f ON f.delivery_id = d.id

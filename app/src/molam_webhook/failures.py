@@ -81,11 +81,11 @@ class Failures:
     async def _share(self, cache: Cache) -> None:
         """Add what was counted here to the receivers' sum, and go by the sum from then on."""
         while self._unshared:
-            window = self._window
             caller, failures = self._unshared.popitem()
-            total = await cache.add(f"molam:failures:{window}:{caller}", failures, 2 * WINDOW_SECONDS)
-            if total is not None and window == self._window:
-                record = self._records[caller]
+            # Of this minute, whichever it is when the cache answers.
+            record = self._records[caller]
+            total = await cache.add(f"molam:failures:{self._window}:{caller}", failures, 2 * WINDOW_SECONDS)
+            if total is not None:
                 record.failures = max(record.failures, total)
 
 

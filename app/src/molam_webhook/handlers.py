@@ -33,7 +33,7 @@ class Unprocessable(Exception):
 class TryLater(Exception):
     """The event cannot be acted on yet: it is tried again, and not before `seconds` have passed."""
 
-    def __init__(self, reason: str, seconds: float = 0.0) -> None:
+    def __init__(self, reason: str, seconds: float | str = 0.0) -> None:
         super().__init__(reason)
         # A header's text will do.
         self.seconds = float(seconds)

@@ -47,13 +47,16 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9-]{8,64}")
 
 
 class Answer(NamedTuple):
-    """What became of one request to the webhook, with what is known of it: the kid it names, the verified delivery, or
-    the caller whose failures are beyond the limit. The log has one of those in a minute.
+    """What became of one request to the webhook, with what is known of it: the kid it names, the verified delivery and
+    what the log says of its payment, or the caller whose failures are beyond the limit. The log has one of those in a
+    minute.
     """
 
     outcome: Outcome
     kid: str | None = None
     delivery: Delivery | None = None
+    payment_id: logs.Plain = None
+    amount: logs.Plain = None
     caller: str | None = None
     logged: bool = True
 
@@ -61,7 +64,7 @@ class Answer(NamedTuple):
         """The event's type as the metrics know it."""
         if self.delivery is None:
             return metrics.UNVERIFIED
-        return metrics.SELFTEST if self.kid == SELFTEST_KID else metrics.event_type(self.delivery.event.type)
+        return metrics.SELFTEST if self.kid == SELFTEST_KID else metrics.event_type(self.delivery.event_type)
 
 
 def respond(status: int, body: dict[str, str], extra: Headers = ()) -> Response:
@@ -168,7 +171,7 @@ class Receiver:
                 answer = Answer(body) if isinstance(body, Outcome) else self._check_delivery(source, headers, body)
                 if answer.delivery is not None:
                     batcher = self._selftest if answer.kid == SELFTEST_KID else self._inbox
-                    answer = answer._replace(outcome=await batcher.submit(answer.delivery))
+                    answer = answer._replace(outcome=await batcher.submit(answer.delivery, len(body)))
                 elif answer.outcome in UNVERIFIED:
                     answer = self._limit(answer, source)
         except TimeoutError:
@@ -179,7 +182,7 @@ class Receiver:
             _log(answer, headers)
         if answer.delivery is None:
             return _REFUSALS[answer.outcome]
-        event_id = answer.delivery.event.id
+        event_id = answer.delivery.event_id
         # For the proxy's log: whatever an id holds, its header is plain.
         extra = [(b"x-molam-event-id", quote(event_id, safe=":").encode())]
         if answer.outcome in _REFUSALS:
@@ -231,7 +234,9 @@ class Receiver:
         event = events.parse(body)
         if isinstance(event, Outcome):
             return Answer(event, kid)
-        return Answer(outcome, kid, Delivery.of(event, body, header.decode(), kid))
+        delivery = Delivery.of(event, body, header.decode(), kid)
+        data = event.data or {}
+        return Answer(outcome, kid, delivery, logs.plain(data.get("id")), logs.plain(data.get("amount")))
 
     def _limit(self, answer: Answer, source: Source) -> Answer:
         """Count a failed verification against its caller, and refuse it as one too many beyond the limit.
@@ -279,18 +284,16 @@ def _collect(headers: Headers) -> dict[bytes, bytes]:
 def _log(answer: Answer, headers: dict[bytes, bytes]) -> None:
     # The proxy's request id joins its log and ours; without one that is fit to print we make our own.
     sent = headers.get(b"x-request-id", b"")
-    fields: dict[str, str | int | float | None] = {
+    fields: dict[str, logs.Plain] = {
         "outcome": answer.outcome,
         "request_id": sent.decode() if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(16),
         "kid": answer.kid,
     }
     if answer.delivery is not None:
-        event = answer.delivery.event
-        data = event.data or {}
-        fields["event_id"] = event.id
-        fields["event_type"] = event.type
-        fields["payment_id"] = logs.plain(data.get("id"))
-        fields["amount"] = logs.plain(data.get("amount"))
+        fields["event_id"] = answer.delivery.event_id
+        fields["event_type"] = answer.delivery.event_type
+        fields["payment_id"] = answer.payment_id
+        fields["amount"] = answer.amount
     if answer.caller is not None:
         fields["caller"] = answer.caller
     status = STATUS[answer.outcome]

@@ -8,13 +8,16 @@ import logging
 import logging.config
 import sys
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 MAX_TEXT_CHARACTERS = 512
+
+# A value whose length has a bound.
+Plain: TypeAlias = str | int | float | None
 
 logger: FilteringBoundLogger = structlog.get_logger()
 
@@ -53,7 +56,7 @@ def configure(level: str) -> None:
     )
 
 
-def write_soon(event: str, fields: dict[str, str | int | float | None]) -> None:
+def write_soon(event: str, fields: dict[str, Plain]) -> None:
     """Log at level info as `logger.info` does, for what is logged with every request: at a tenth of the cost.
 
     The caller bounds the values (`plain`). Lines are written together when the event loop's turn ends.
@@ -64,7 +67,7 @@ def write_soon(event: str, fields: dict[str, str | int | float | None]) -> None:
         _flush_soon()
 
 
-def plain(value: object) -> str | int | float | None:
+def plain(value: object) -> Plain:
     """What is logged of a value that comes from strangers: text is cut, and a structure, which has no bound, is named
     by its type.
     """
@@ -89,8 +92,10 @@ def standard_library(level: str) -> dict[str, Any]:
 
 
 def describe(error: BaseException) -> dict[str, str | None]:
-    """An exception as log fields. The database's DETAIL is left out: it quotes rows."""
-    message = str(error) if isinstance(error, OSError) or not error.args else str(error.args[0])
+    """An exception as log fields, with the first line of what it says: the next ones quote values (a database's DETAIL,
+    a validator's inputs).
+    """
+    message = next(iter(str(error).splitlines()), "")[:MAX_TEXT_CHARACTERS]
     return {"error": type(error).__name__, "message": message, "sqlstate": getattr(error, "sqlstate", None)}
 
 

@@ -48,8 +48,10 @@ class Status:
     faults: list[Fault]
 
 
-async def look(url: str, sockets: Path) -> Status:
-    """Ask every process that has a socket in the directory `sockets`, and the database at `url`. Does not raise."""
+async def look(url: str, sockets: Path, *, forwarding: bool) -> Status:
+    """Ask every process that has a socket in the directory `sockets`, and the database at `url`; `forwarding` says
+    whether events are to be forwarded. Does not raise.
+    """
     processes = [await _ask(path) for path in sorted(sockets.glob("*.sock"))]
     faults = list(_judge_processes(processes))
     waiting, last = None, []
@@ -57,7 +59,7 @@ async def look(url: str, sockets: Path) -> Status:
         async with session(url, "molam-webhook-status") as connection:
             waiting = await backlog.count(connection)
         last = await events.find(url, events.Filter(), LAST_EVENTS)
-        faults += _judge_backlog(waiting)
+        faults += _judge_backlog(waiting) + _judge_forwards(waiting, forwarding=forwarding)
     except ERRORS as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         faults.append(Fault(f"The database cannot be asked: {reason}", "systemctl status 'postgresql*'"))
@@ -133,6 +135,24 @@ def _judge_backlog(waiting: Backlog) -> list[Fault]:
             )
         )
     return faults
+
+
+def _judge_forwards(waiting: Backlog, *, forwarding: bool) -> list[Fault]:
+    if waiting.pending_forwards and not forwarding:
+        return [
+            Fault(
+                f"Forwarding is switched off, and {waiting.pending_forwards} events wait to be forwarded.",
+                "set MOLAM_FORWARD_URL again (webhook_app_forward_url), and they are sent",
+            )
+        ]
+    if waiting.oldest_pending_forward_seconds > OLD_SECONDS:
+        return [
+            Fault(
+                f"An event has waited to be forwarded for {duration(waiting.oldest_pending_forward_seconds)}.",
+                "molam-webhook events list --state pending; then events show ID says what your own receiver answered",
+            )
+        ]
+    return []
 
 
 def duration(seconds: float) -> str:

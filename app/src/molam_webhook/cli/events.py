@@ -279,18 +279,16 @@ def prune(older_than: timedelta, yes: bool, as_json: bool) -> None:
     removed can't be shown, replayed or exported any more: `events export --until ...` keeps a copy. Asks before it
     removes anything.
     """
-    from molam_webhook.events import Filter, select
-    from molam_webhook.retention import MIN_AGE
-    from molam_webhook.retention import prune as run
+    from molam_webhook import retention
 
-    if older_than < MIN_AGE:
-        raise click.BadParameter(f"must be at least {MIN_AGE.days}d", param_hint="--older-than")
+    if older_than < retention.MIN_AGE:
+        raise click.BadParameter(f"must be at least {retention.MIN_AGE.days}d", param_hint="--older-than")
     url = _url()
     before = datetime.now(UTC) - older_than
-    count = len(ask_database(select(url, Filter(state="done", until=before))))
-    if count and not yes:
+    count = 0 if yes else ask_database(retention.count(url, before))
+    if count:
         click.confirm(f"Remove {count} events for good?", abort=True, err=True)
-    removed = ask_database(run(url, before)) if count else 0
+    removed = ask_database(retention.prune(url, before)) if yes or count else 0
     _report({"removed": removed}, f"{removed} removed; their ids stay.", as_json)
 
 

@@ -14,6 +14,12 @@ from molam_webhook.config import Settings
 SOCKETS = Path("/run/molam-webhook-admin")
 
 
+class StatusSettings(Settings):
+    """What `status` reads besides: where events are forwarded to, if anywhere. The secret is the worker's alone."""
+
+    molam_forward_url: str = ""
+
+
 @click.command()
 @click.option(
     "--sockets",
@@ -28,10 +34,11 @@ def status(sockets: Path, as_json: bool) -> None:
 
     Exits 0 when all is well, 1 when something is off.
     """
-    settings = load(Settings)
+    settings = load(StatusSettings)
     from molam_webhook.status import duration, look
 
-    seen = asyncio.run(look(settings.database_url.get_secret_value(), sockets))
+    url, forwarding = settings.database_url.get_secret_value(), bool(settings.molam_forward_url)
+    seen = asyncio.run(look(url, sockets, forwarding=forwarding))
     good = not seen.faults
     if as_json:
         faults = [fault._asdict() for fault in seen.faults]
@@ -64,7 +71,8 @@ def status(sockets: Path, as_json: bool) -> None:
                     "waiting": f"{waiting.pending}, the oldest for {duration(waiting.oldest_pending_seconds)}",
                     "in hand": waiting.leased,
                     "given up": waiting.dead,
-                    "forwards": f"{waiting.pending_forwards} waiting, {waiting.dead_forwards} given up",
+                    "forwards": f"{waiting.pending_forwards}, the oldest for "
+                    f"{duration(waiting.oldest_pending_forward_seconds)}; {waiting.dead_forwards} given up",
                     "conflicts": f"{waiting.conflicts}, {waiting.recent_conflicts} of them today",
                 }
             )
