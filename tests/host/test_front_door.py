@@ -184,14 +184,20 @@ def test_false_address_is_ignored(host: Host, site: Site) -> None:
 
 
 @pytest.fixture
-def stranger(site: Site) -> str:
-    """Return an address of this machine that is no administrator's: the one it goes out to the world with."""
+def stranger(host: Host, site: Site) -> Iterator[str]:
+    """An address of this machine that is no administrator's: the one it goes out to the world with.
+
+    Not banned, since nginx's own limits are what is looked at.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("198.18.0.1", 9))
         address = str(probe.getsockname()[0])
     if address == own_address(site):
         pytest.skip("this machine has no second address to come from")
-    return address
+    host.check_output(f"fail2ban-client set molam-scanner addignoreip {address}")
+    host.check_output(f"fail2ban-client unban {address}")
+    yield address
+    host.check_output(f"fail2ban-client set molam-scanner delignoreip {address}")
 
 
 async def flood(

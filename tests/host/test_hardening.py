@@ -38,3 +38,15 @@ def test_jails_watch(host: Host) -> None:
     jails = host.check_output("fail2ban-client status")
     assert "sshd" in jails
     assert "molam-scanner" in jails
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("net/ipv4/tcp_syncookies", "1"), ("net/ipv4/conf/all/accept_redirects", "0"), ("net/core/somaxconn", "4096")],
+)
+def test_kernel_is_set(host: Host, setting: str, value: str) -> None:
+    assert host.check_output(f"cat /proc/sys/{setting}") == value
+
+
+def test_no_process_leaves_its_memory_on_the_disk(host: Host) -> None:
+    assert host.check_output("systemctl show --value --property=DefaultLimitCORE") == "0"

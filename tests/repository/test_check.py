@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socketserver
 import ssl
 import subprocess
@@ -32,6 +33,7 @@ LIMITS = {
     "filesystem_free_ratio": 0.15,
     "memory_available_ratio": 0.05,
     "failed_units": 0,
+    "reboot_pending_seconds": 259200,
     "certificate_remaining_ratio": 1 / 6,
 }
 METRICS = """\
@@ -102,6 +104,7 @@ def test_a_process_is_asked_over_its_socket(check: ModuleType, tmp_path: Path) -
         ('molam_filesystem_free_ratio{path="/"}', 0.15, 0.14),
         ("molam_memory_available_ratio", 0.05, 0.04),
         ("molam_failed_units", 0, 1),
+        ("molam_reboot_pending_seconds", 259200, 259201),
         ("molam_front_door_ready", 1, 0),
         ("molam_certificate_remaining_ratio", 0.17, 0.16),
     ],
@@ -110,6 +113,16 @@ def test_a_measurement_crosses_its_limit(check: ModuleType, name: str, well: flo
     assert check.crossed({name: well}, {}, LIMITS) == {}
     sentence = check.crossed({name: unwell}, {}, LIMITS)[name]
     assert sentence.startswith(f"{name} is {unwell:g}, ")
+
+
+def test_a_reboot_that_is_waited_for_is_measured(
+    check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "REBOOT", tmp_path / "reboot-required")
+    assert check.reboot_pending_seconds() == 0
+    check.REBOOT.touch()
+    os.utime(check.REBOOT, (0, time.time() - 1000))
+    assert 1000 <= check.reboot_pending_seconds() < 1100
 
 
 def test_a_counter_is_compared_with_the_last_time(check: ModuleType) -> None:

@@ -28,6 +28,7 @@ FAULTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "example's domain": ("base", {"molam_domain": "webhooks.example.com"}, ["molam_domain"]),
     "no network": ("base", {"molam_administrator_networks": ["office"]}, ["molam_administrator_networks", "CIDR"]),
     "example's network": ("base", {"molam_sender_networks": ["198.51.100.0/24"]}, ["molam_sender_networks"]),
+    "time of a reboot that is none": ("base", {"base_reboot_time": "25:00"}, ["base_reboot_time", "04:30"]),
     "no time to come in": ("base", {"base_undo_seconds": 1}, ["base_undo_seconds", "10 to 600"]),
     "no administrators": (
         "sshd",

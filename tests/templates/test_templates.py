@@ -55,6 +55,21 @@ def test_security_updates(wanted: bool, value: str) -> None:
     assert f'APT::Periodic::Unattended-Upgrade "{value}";' in text
 
 
+def test_reboots_only_at_a_time_that_was_named() -> None:
+    assert 'Automatic-Reboot "false";' in render("base", "unattended-upgrades.j2")
+    text = render("base", "unattended-upgrades.j2", base_reboot_time="04:30")
+    assert 'Automatic-Reboot "true";' in text
+    assert 'Automatic-Reboot-Time "04:30";' in text
+
+
+@pytest.mark.parametrize(("kind", "foreign"), [("kvm", True), ("podman", False), ("container", False)])
+def test_of_a_container_only_the_networks_settings_are_its_own(kind: str, foreign: bool) -> None:
+    facts = {"distribution_major_version": "13", "virtualization_type": kind}
+    names = re.findall(r"^([a-z0-9_.]+) = \S+$", render("base", "sysctl.conf.j2", ansible_facts=facts), re.MULTILINE)
+    assert "net.ipv4.tcp_syncookies" in names
+    assert any(not name.startswith("net.") for name in names) == foreign
+
+
 def test_journal_is_persistent_and_bounded() -> None:
     text = render("base", "journald.conf.j2", base_journal_max_size="2G")
     assert "Storage=persistent" in text
