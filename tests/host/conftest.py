@@ -98,6 +98,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item.get_closest_marker("intrusive") is None]
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out, on hosts of other releases, what takes minutes and does not depend on the release (`debian`)."""
+    marker = item.get_closest_marker("debian")
+    if marker and isinstance(item, pytest.Function):
+        host: Host = item.callspec.params["_testinfra_host"]
+        if host.system_info.release.partition(".")[0] != marker.args[0]:
+            pytest.skip(f"shown on Debian {marker.args[0]}")
+
+
 @pytest.fixture
 def event() -> dict[str, Any]:
     """Return an event that nobody sent before."""

@@ -257,6 +257,7 @@ def crawl(site: Site, source: str, connections: int, over: asyncio.Event) -> lis
 
 
 @pytest.mark.intrusive
+@pytest.mark.debian("13")
 def test_unknown_sender_is_not_limited_where_it_must_not_be(site: Site, stranger: str) -> None:
     """Where the sender's networks are not known it may be any stranger; elsewhere than on its path it is one."""
 
@@ -330,6 +331,7 @@ def configure(request: pytest.FixtureRequest, host: Host, play: Path, **networks
 
 
 @pytest.mark.intrusive
+@pytest.mark.debian("13")
 @pytest.mark.usefixtures("known_sender")
 def test_flood_is_limited_and_the_sender_is_not(site: Site, stranger: str) -> None:
     async def run() -> tuple[Counter[int], Counter[int], Counter[int]]:
@@ -347,6 +349,7 @@ def test_flood_is_limited_and_the_sender_is_not(site: Site, stranger: str) -> No
 
 
 @pytest.mark.intrusive
+@pytest.mark.debian("13")
 @pytest.mark.usefixtures("known_sender")
 def test_refusal_says_when_to_come_again(site: Site) -> None:
     network = f"2001:db8:{uuid.uuid4().hex[:4]}:{uuid.uuid4().hex[:4]}:"
@@ -367,6 +370,7 @@ def test_refusal_says_when_to_come_again(site: Site) -> None:
 
 
 @pytest.mark.intrusive
+@pytest.mark.debian("13")
 @pytest.mark.usefixtures("known_sender")
 def test_proxy_is_believed_and_nobody_else(host: Host, site: Site, stranger: str) -> None:
     claim = "X-Forwarded-For: 203.0.113.5, 198.18.0.9"
