@@ -110,7 +110,6 @@ def test_the_attempts_are_real(host: Host, attempts: str) -> None:
         "write a setting",
         "see root's processes",
         "run what it has written",
-        "open a raw socket",
         "connect to a stranger",
         "connect to nginx",
     }
