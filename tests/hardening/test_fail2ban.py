@@ -35,7 +35,9 @@ def test_a_scanner_is_banned_and_stays_so(host: Host, target: Target) -> None:
     for action in ("reload", "restart"):
         host.check_output(f"systemctl {action} nftables")
         assert call(ATTACKER, target, "/health") == ["refused"]
-    host.check_output("systemctl restart fail2ban")
+    # It answers a while after systemd calls it started.
+    answers = "until fail2ban-client ping >/dev/null 2>&1; do sleep 0.1; done"
+    host.check_output(f"systemctl restart fail2ban && timeout 60 sh -c '{answers}'")
     wait_for_ban(host, ATTACKER)
     assert call(ATTACKER, target, "/health") == ["refused"]
     host.check_output(f"fail2ban-client unban {ATTACKER}")
