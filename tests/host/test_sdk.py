@@ -209,7 +209,13 @@ def publish(tmp_path: Path, request: pytest.FixtureRequest) -> Publish:
                 f"--limit={request.getfixturevalue('host').backend.get_hostname()}",
                 f"--extra-vars={json.dumps(source | others)}",
             ],
-            env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_ROLES_PATH": str(ROOT / "roles")},
+            env=os.environ
+            | {
+                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                "ANSIBLE_ROLES_PATH": str(ROOT / "roles"),
+                # Molecule asks for colours in the middle of sentences.
+                "ANSIBLE_FORCE_COLOR": "0",
+            },
             capture_output=True,
             text=True,
             check=False,
