@@ -103,7 +103,7 @@ def test_a_schema_that_does_not_fit_is_not_ready_and_says_why(serve: Serve, dire
     try:
         ready = ask(socket, "/readyz")
     finally:
-        query(url, "UPDATE alembic_version SET version_num = '0002'")
+        query(url, "UPDATE alembic_version SET version_num = '0003'")
     assert ready.status_code == 503
     assert "0001" in ready.json()["reason"]
 

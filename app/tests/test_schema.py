@@ -22,10 +22,10 @@ ALLOWED = [
     (WEB, "SELECT * FROM event_ids"),
     (WEB, "INSERT INTO event_conflicts (event_id, body_sha256, payload) VALUES ('e', sha256(''), '')"),
     (WORKER, "SELECT * FROM webhook_deliveries FOR UPDATE SKIP LOCKED"),
-    (WORKER, "UPDATE webhook_deliveries SET state = 'done', attempts = 1, processed_at = now()"),
-    (WORKER, "UPDATE webhook_deliveries SET lease = gen_random_uuid(), leased_until = now(), last_error = ''"),
+    (WORKER, "UPDATE webhook_deliveries SET state = 'done', attempts = 1, processed_at = now(), last_error = ''"),
+    (WORKER, "UPDATE webhook_deliveries SET lease = gen_random_uuid(), leased_until = now(), leased_by = 1"),
     (WORKER, "INSERT INTO forwards (delivery_id) SELECT id FROM webhook_deliveries"),
-    (WORKER, "UPDATE forwards SET state = 'done', attempts = 1, done_at = now(), lease = NULL, leased_until = NULL"),
+    (WORKER, "UPDATE forwards SET state = 'done', attempts = 1, done_at = now(), lease = NULL, leased_by = NULL"),
     (WORKER, "UPDATE forwards SET next_attempt_at = now(), last_error = NULL"),
     (WORKER, "SELECT prune_deliveries(now() - interval '400 days', 10)"),
     (WORKER, "SELECT * FROM alembic_version"),
@@ -143,8 +143,8 @@ def test_migrating_says_from_where_to_where_and_is_safe_to_repeat(postgres: Post
     # It needs no keys.
     del env["MOLAM_WEBHOOK_SECRET"]
     first, second = run_cli("migrate", env=env), run_cli("migrate", env=env)
-    assert (first.returncode, first.stdout) == (0, "empty -> 0002\n")
-    assert (second.returncode, second.stdout) == (0, "0002 -> 0002\n")
+    assert (first.returncode, first.stdout) == (0, "empty -> 0003\n")
+    assert (second.returncode, second.stdout) == (0, "0003 -> 0003\n")
 
 
 def test_the_guides_indexes_are_there(url: str) -> None:

@@ -15,7 +15,7 @@ from molam_webhook.database import Connection
 from molam_webhook.event import Event
 from molam_webhook.handlers import Handler, TryLater, Unprocessable
 from molam_webhook.handling import Handling
-from molam_webhook.leases import Abandoned, Item, LeaseLost
+from molam_webhook.leases import AT_ONCE, Abandoned, Item, LeaseLost
 from molam_webhook.logs import MAX_TEXT_CHARACTERS
 from molam_webhook.verdict import BACKOFF_MAX_SECONDS, backoff, judge
 from molam_webhook.worker import Worker
@@ -116,17 +116,27 @@ def test_two_workers_share_the_work(start_worker: Start, url: str) -> None:
 
 
 @database
-def test_a_dead_workers_event_is_taken_over_when_its_lease_ends(start_worker: Start, url: str) -> None:
+def test_a_dead_workers_event_is_taken_over_at_once(start_worker: Start, url: str) -> None:
     first = start_worker(MOLAM_HANDLERS="witness", MOLAM_WORKER_LEASE_SECONDS="600")
     store(url, told("evt_1", do="hang"), told("evt_2"))
     wait_until(lambda: states(url) == {"evt_1": ("pending", 1), "evt_2": ("done", 1)})
     first.kill()
     start_worker()
-    store(url, told("evt_3"))
-    wait_until(lambda: states(url)["evt_3"] == ("done", 1))
-    assert states(url)["evt_1"] == ("pending", 1)
-    query(url, EXPIRE)
     wait_until(lambda: states(url)["evt_1"] == ("done", 2))
+
+
+@database
+def test_what_was_abandoned_often_is_taken_over_when_its_lease_ends(start_worker: Start, url: str) -> None:
+    worker = start_worker(MOLAM_HANDLERS="witness", MOLAM_WORKER_LEASE_SECONDS="600")
+    store(url, told("evt_1", do="die"))
+    assert worker.live_through(lambda: states(url) == {"evt_1": ("pending", AT_ONCE + 1)}) >= AT_ONCE
+    worker.wait()
+    start_worker()
+    store(url, told("evt_2"))
+    wait_until(lambda: states(url)["evt_2"] == ("done", 1))
+    assert states(url)["evt_1"] == ("pending", AT_ONCE + 1)
+    query(url, EXPIRE)
+    wait_until(lambda: states(url)["evt_1"] == ("done", AT_ONCE + 2))
 
 
 @database
@@ -160,7 +170,7 @@ def test_who_has_lost_the_lease_marks_nothing(url: str) -> None:
         assert not await queue.bury(connection, late.id, "not yet")
         await connection.execute(EXPIRE)
         assert await queue.take(connection, 60, durable=True) is None
-        assert await queue.abandoned(connection) == [Abandoned(late.id, 1, "evt_1", "payment.succeeded")]
+        assert await queue.abandoned(connection) == [Abandoned(late.id, late.lease, 1, "evt_1", "payment.succeeded")]
         heir = await queue.take_over(connection, late.id, 60)
         assert isinstance(heir, Item)
         assert heir.attempts == 2

@@ -13,8 +13,8 @@ from .load import load, stored
 
 pytestmark = pytest.mark.intrusive
 
-# Ends a hopeless wait. What a killed worker had in hand is taken over when its lease of 30 s is over.
-SECONDS = 60
+# Ends a hopeless wait. It is less than the lease of what a killed worker had in hand.
+SECONDS = 25
 ENOUGH = 5
 
 PIDS = {

@@ -4,6 +4,9 @@ A queue is a table of items with a state: pending, done or dead. Whoever takes a
 a time until which nobody else takes it. Every mark on an item demands the token, so that whoever has lost the lease
 marks nothing. An item whose lease ran out is abandoned: the worker that had it died, stood still, or lost the
 database.
+
+A lease also names the database session under which it was taken. Where that has ended the item is abandoned at once,
+and need not wait until the lease runs out.
 """
 
 # ruff: noqa: S608  every statement is made of constants
@@ -28,6 +31,10 @@ END_IN_ORDER = "set_config('enable_sort', 'on', true)"
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 LOOK_BACK_SECONDS = 1.0
 LATE = timedelta(seconds=5)
+
+# What is abandoned again and again may be what ends its workers, or the database may be coming and going: from then on
+# nobody takes it over before its lease runs out, or its attempts would be used up within seconds.
+AT_ONCE = 3
 
 # Items are taken from the head of a queue, so that abandoned ones are found there, however long the queue is.
 HEAD = 1000
@@ -54,9 +61,10 @@ class Item:
 
 
 class Abandoned(NamedTuple):
-    """An item whose lease ran out: the delivery's id, the attempts so far, and what was delivered."""
+    """An item that its worker left: the delivery's id, the lease's token, the attempts so far, what was delivered."""
 
     id: int
+    lease: UUID
     attempts: int
     event_id: str
     event_type: str
@@ -74,9 +82,11 @@ class Queue:
         self._since = BEGINNING
         self._look_back_at = 0.0
         due = "state = 'pending' AND next_attempt_at <= now()"
-        abandoned = "state = 'pending' AND leased_until <= now()"
+        gone = f"attempts <= {AT_ONCE} AND leased_by <> ALL (SELECT pid FROM pg_stat_activity)"
+        left_behind = f"lease IS NOT NULL AND (leased_until <= now() OR {gone})"
+        abandoned = f"state = 'pending' AND {left_behind}"
         held = f"{key} = $1 AND lease = $2 AND state = 'pending'"
-        release = "lease = NULL, leased_until = NULL"
+        release = "lease = NULL, leased_until = NULL, leased_by = NULL"
         # Nobody has to wait until a lease is on the disk. A crash of the database that takes it back takes its token
         # back as well, so that no mark can be made with it; and a mark that is on the disk is so after its lease.
         commit = "CASE WHEN NOT $3 THEN set_config('synchronous_commit', 'off', true) END"
@@ -84,7 +94,8 @@ class Queue:
 WITH free AS (
   SELECT {key} FROM {table} WHERE {{which}} ORDER BY next_attempt_at, {key} LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 ), taken AS (
-  UPDATE {table} q SET lease = $1, leased_until = now() + make_interval(secs => $2), attempts = q.attempts + 1
+  UPDATE {table} q SET lease = $1, leased_until = now() + make_interval(secs => $2), leased_by = pg_backend_pid(),
+    attempts = q.attempts + 1
   FROM free WHERE q.{key} = free.{key}
   RETURNING q.{key} AS id, q.attempts, q.next_attempt_at AS due
 ){besides}
@@ -94,10 +105,9 @@ FROM taken t JOIN webhook_deliveries d USING (id), (SELECT {commit}) AS how
         self._take = take.format(which=f"{due} AND next_attempt_at >= $4 AND leased_until IS NULL")
         self._take_over = take.format(which=f"{key} = $4 AND {abandoned}")
         self._abandoned = f"""
-SELECT d.id, h.attempts, d.event_id, d.event_type
-FROM (SELECT * FROM {table} WHERE {due} ORDER BY next_attempt_at, {key} LIMIT {HEAD}) AS h
-JOIN webhook_deliveries d ON d.id = h.{key}
-WHERE h.leased_until <= now()
+WITH head AS (SELECT * FROM {table} WHERE {due} ORDER BY next_attempt_at, {key} LIMIT {HEAD}),
+abandoned AS (SELECT {key} AS id, lease, attempts FROM head WHERE {left_behind})
+SELECT d.id, a.lease, a.attempts, d.event_id, d.event_type FROM abandoned a JOIN webhook_deliveries d USING (id)
 """
         # Whoever stood still with the item may still have it locked, for as long as the server lets it.
         left = f"{key} = (SELECT {key} FROM {table} WHERE {key} = $1 AND {abandoned} FOR NO KEY UPDATE SKIP LOCKED)"

@@ -12,8 +12,8 @@ import asyncpg
 from molam_webhook.database import Connection
 
 # The revision that this release cannot do without, and the last one that it brings.
-OLDEST = "0002"
-NEWEST = "0002"
+OLDEST = "0003"
+NEWEST = "0003"
 
 _READ = "SELECT version_num, obj_description('alembic_version'::regclass) FROM alembic_version"
 

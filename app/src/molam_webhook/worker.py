@@ -1,8 +1,8 @@
 """The worker: takes what is due from the queues in the database and does it, a few at a time, each under a lease.
 
-Whatever befalls a worker, nothing is lost: a lease that is not given back runs out, and the item is taken over. What
-was abandoned may have killed its worker, so it is done with nothing beside it. If it kills again no other item is
-blamed, and after so many attempts it is parked as dead.
+Whatever befalls a worker, nothing is lost: what it left is taken over, within seconds where its database session has
+ended, and when the lease runs out where it only stands still. What was abandoned may have killed its worker, so it is
+done with nothing beside it. If it kills again no other item is blamed, and after so many attempts it is parked as dead.
 
 A handler may also hold the worker for ever, and with it every lane. Then the worker says so, and no longer tells the
 service manager that it is well: it is ended and started again, and the item is abandoned like any other.
@@ -140,6 +140,9 @@ class Worker:
         """
         settings = self._settings
         for found in await work.queue.abandoned(connection):
+            if found.lease in self._in_hand:
+                # Only the session is lost: the attempt goes on, and nothing is to be done beside it.
+                continue
             if found.attempts >= settings.molam_worker_max_attempts:
                 await self._bury(connection, work, found)
                 continue

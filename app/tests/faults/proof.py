@@ -37,14 +37,28 @@ def restarts(postgres: Postgres) -> bool:
 
 
 def prove(
-    fault: Fault, refusals: int, postgres: Postgres, url: str, serve: Callable[..., Service], start_worker: Start
+    fault: Fault,
+    refusals: int,
+    postgres: Postgres,
+    url: str,
+    serve: Callable[..., Service],
+    start_worker: Start,
+    *,
+    lease_seconds: str = "30",
 ) -> None:
-    """Let a fault happen under load, until it has cost at least so many sends their 200; then compare."""
+    """Let a fault happen under load, until it has cost at least so many sends their 200; then compare.
+
+    What is left then has to be done sooner than a lease of 30 s would run out.
+    """
     site = Site(
         postgres,
         url,
         serve(DATABASE_POOL_MAX="4"),
-        start_worker(MOLAM_HANDLERS="witness", MOLAM_WORKER_BACKOFF_SECONDS="0.1"),
+        start_worker(
+            MOLAM_HANDLERS="witness",
+            MOLAM_WORKER_BACKOFF_SECONDS="0.1",
+            MOLAM_WORKER_LEASE_SECONDS=lease_seconds,
+        ),
     )
     with Recorder(site.service) as recorder:
         wait_until(lambda: recorder.succeeded() >= ENOUGH)

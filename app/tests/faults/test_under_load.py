@@ -36,7 +36,7 @@ def worker_killed(site: Site) -> Iterator[None]:
 
 @contextmanager
 def both_suspended(site: Site) -> Iterator[None]:
-    """Longer than the worker's lease."""
+    """Longer than the worker's lease of 1 s."""
     for process in (site.service, site.worker):
         process.suspend()
     time.sleep(3)
@@ -144,7 +144,6 @@ def table_locked(site: Site) -> Iterator[None]:
         for fault, refusals in (
             (receiver_killed, ENOUGH),
             (worker_killed, 0),
-            (both_suspended, 0),
             (postgres_killed, ENOUGH),
             (postgres_stopped, ENOUGH),
             (postgres_read_only, ENOUGH),
@@ -159,3 +158,9 @@ def test_nothing_is_lost_and_nothing_is_done_twice(
     fault: Fault, refusals: int, postgres: Postgres, url: str, serve: Callable[..., Service], start_worker: Start
 ) -> None:
     prove(fault, refusals, postgres, url, serve, start_worker)
+
+
+def test_what_was_in_hand_while_all_stood_still_is_done_once(
+    postgres: Postgres, url: str, serve: Callable[..., Service], start_worker: Start
+) -> None:
+    prove(both_suspended, 0, postgres, url, serve, start_worker, lease_seconds="1")

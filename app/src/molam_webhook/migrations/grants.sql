@@ -35,10 +35,10 @@ BEGIN
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = worker) THEN
     EXECUTE format('GRANT SELECT ON %s TO %I', ours, worker);
     EXECUTE format(
-      'GRANT UPDATE (state, attempts, next_attempt_at, leased_until, lease, last_error, processed_at)'
+      'GRANT UPDATE (state, attempts, next_attempt_at, leased_until, lease, leased_by, last_error, processed_at)'
       ' ON webhook_deliveries TO %I', worker);
     EXECUTE format(
-      'GRANT INSERT (delivery_id), UPDATE (state, attempts, next_attempt_at, leased_until, lease, last_error, done_at)'
+      'GRANT INSERT (delivery_id), UPDATE (state, attempts, next_attempt_at, leased_until, lease, leased_by, last_error, done_at)'
       ' ON forwards TO %I', worker);
     EXECUTE format('GRANT EXECUTE ON FUNCTION prune_deliveries TO %I', worker);
     EXECUTE format('GRANT INSERT, UPDATE, DELETE ON orders TO %I', worker);
