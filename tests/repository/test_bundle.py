@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -13,17 +14,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+RUN = "roles/webhook_app/files/release/run"
 
 
-def build(cache: Path, python: str = "3.13") -> dict[str, str]:
+def run(cache: Path, *options: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the script for a Debian 13 host."""
+    command: list[str | Path] = [sys.executable, ROOT / "scripts" / "build-bundle", f"--cache={cache}", *options]
+    command += ["--python=3.13", "--machine=x86_64"]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
+def build(cache: Path, *options: str) -> dict[str, str]:
     """Build the bundle into ``cache`` and return what the script printed."""
-    command: list[str | Path] = [
-        sys.executable,
-        ROOT / "scripts" / "build-bundle",
-        f"--python={python}",
-        "--machine=x86_64",
-    ]
-    answer = subprocess.run([*command, f"--cache={cache}"], capture_output=True, text=True, check=True)
+    answer = run(cache, *options)
+    assert answer.returncode == 0, answer.stderr
     printed: dict[str, str] = json.loads(answer.stdout)
     return printed
 
@@ -97,16 +101,63 @@ def test_damaged_bundle_is_not_installed(bundle: Path, tmp_path: Path) -> None:
 
 def test_no_index_is_told_plainly(tmp_path: Path) -> None:
     """Without a package index nothing is left behind, and the message says what to look at."""
-    answer = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "build-bundle", "--python=3.13", "--machine=x86_64", f"--cache={tmp_path}"],
-        env={"PATH": "/usr/bin:/bin", "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": "/dev/null"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    answer = run(tmp_path, env={"PATH": "/usr/bin:/bin", "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": "/dev/null"})
     assert answer.returncode == 1
     assert "Is the package index reachable" in answer.stderr
     assert "Traceback" not in answer.stderr
+    assert list(tmp_path.glob("*.tar")) == []
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a clone of what the working tree has, with tag v0.1.0 on it, v0.3.0 by mistake, and changes after that."""
+    folder = tmp_path_factory.mktemp("clone")
+    for part in ("app", "requirements", "roles/webhook_app/files/release"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=Test", "-c", "user.email=test@localhost")
+        subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True)
+
+    git("init", "--initial-branch=main")
+    git("add", ".")
+    git("commit", "--message=A release")
+    for tag in ("v0.1.0", "v0.3.0"):
+        git("tag", tag)
+    (folder / "app" / "src" / "molam_webhook" / "__init__.py").write_text("raise RuntimeError\n")
+    (folder / RUN).write_text("exit 1\n")
+    git("commit", "--all", "--message=After it")
+    return folder
+
+
+def test_a_tag_is_built_as_it_is_there_whatever_came_after_it(clone: Path, bundle: Path, tmp_path: Path) -> None:
+    printed = build(tmp_path, "--release=v0.1.0", f"--repository={clone}")
+    tagged = subprocess.run(["git", "-C", clone, "rev-parse", "v0.1.0"], capture_output=True, text=True, check=True)
+    with tarfile.open(printed["path"]) as tar:
+        tar.extractall(tmp_path, filter="data")
+    manifest = json.loads((tmp_path / "v0.1.0" / "manifest.json").read_text())
+    assert manifest["release"] == printed["release"] == "v0.1.0"
+    assert manifest["commit"] == printed["commit"] == tagged.stdout.strip()
+    # Nothing is known of the release but what is in it: the same wheels as those of the same content elsewhere.
+    for name in ("SHA256SUMS", "install.txt"):
+        mine, theirs = ((folder / name).read_text().splitlines() for folder in (tmp_path / "v0.1.0", bundle))
+        assert [line for line in mine if "manifest" not in line] == [line for line in theirs if "manifest" not in line]
+    assert build(tmp_path, "--release=v0.1.0", f"--repository={clone}")["built"] is False
+
+
+@pytest.mark.parametrize(
+    ("release", "reason"),
+    [
+        ("v0.2.0", "there is no tag v0.2.0 in {clone}. The latest there: v0.3.0, v0.1.0."),
+        ("v0.3.0", "tag v0.3.0 is on a commit whose version is 0.1.0"),
+        ("main", "'main' is no release: name a tag such as v1.2.0, or 'worktree'."),
+        ("--upload-pack=x", "'--upload-pack=x' is no release"),
+    ],
+)
+def test_what_is_no_release_is_told_plainly(clone: Path, tmp_path: Path, release: str, reason: str) -> None:
+    answer = run(tmp_path, f"--release={release}", f"--repository={clone}")
+    assert answer.returncode == 1
+    assert reason.format(clone=clone) in answer.stderr
     assert list(tmp_path.glob("*.tar")) == []
 
 
