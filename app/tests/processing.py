@@ -94,10 +94,10 @@ class WorkerProcess(Process):
         stat = Path(f"/proc/{self._process.pid}/stat")
         wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
 
-    def live_through(self, done: Callable[[], object]) -> int:
+    def live_through(self, done: Callable[[], object], seconds: float = DEADLINE_SECONDS) -> int:
         """Start it again whenever it ends, as the service manager does, until something is done; returns how often."""
         deaths = 0
-        deadline = time.monotonic() + DEADLINE_SECONDS
+        deadline = time.monotonic() + seconds
         while not done():
             assert time.monotonic() < deadline, self.log.read_text()
             if self._process.poll() is not None:

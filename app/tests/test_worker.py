@@ -166,13 +166,19 @@ def test_who_has_lost_the_lease_marks_nothing(url: str) -> None:
         assert isinstance(late, Item)
         assert await queue.take(connection, 60, durable=True) is None
         assert await queue.abandoned(connection) == []
-        assert await queue.take_over(connection, late.id, 60) is None
-        assert not await queue.bury(connection, late.id, "not yet")
+        found = Abandoned(late.id, late.lease, 1, "evt_1", "payment.succeeded")
+        assert await queue.take_over(connection, found, 60) is None
+        assert not await queue.bury(connection, found, "not yet")
         await connection.execute(EXPIRE)
         assert await queue.take(connection, 60, durable=True) is None
-        assert await queue.abandoned(connection) == [Abandoned(late.id, late.lease, 1, "evt_1", "payment.succeeded")]
-        heir = await queue.take_over(connection, late.id, 60)
+        assert await queue.abandoned(connection) == [found]
+        heir = await queue.take_over(connection, found, 60)
         assert isinstance(heir, Item)
+        # What was found is not there any more, though this lease has run out as well.
+        await connection.execute(EXPIRE)
+        assert await queue.take_over(connection, found, 60) is None
+        assert not await queue.bury(connection, found, "too late")
+        await queue.give_back(connection, found)
         assert heir.attempts == 2
         for attempt in (
             handling.perform(connection, late),

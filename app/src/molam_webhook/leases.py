@@ -103,15 +103,19 @@ SELECT t.id, $1::uuid AS lease, t.attempts, t.due, d.event_id, d.event_type, d.p
 FROM taken t JOIN webhook_deliveries d USING (id), (SELECT {commit}) AS how
 """
         self._take = take.format(which=f"{due} AND next_attempt_at >= $4 AND leased_until IS NULL")
-        self._take_over = take.format(which=f"{key} = $4 AND {abandoned}")
+        # Whoever has the lease may have got it since: the token has to be the one that was found.
+        found = f"lease = ${{}} AND {abandoned}"
+        self._take_over = take.format(which=f"{key} = $4 AND {found.format(5)}")
         self._abandoned = f"""
 WITH head AS (SELECT * FROM {table} WHERE {due} ORDER BY next_attempt_at, {key} LIMIT {HEAD}),
 abandoned AS (SELECT {key} AS id, lease, attempts FROM head WHERE {left_behind})
 SELECT d.id, a.lease, a.attempts, d.event_id, d.event_type FROM abandoned a JOIN webhook_deliveries d USING (id)
 """
         # Whoever stood still with the item may still have it locked, for as long as the server lets it.
-        left = f"{key} = (SELECT {key} FROM {table} WHERE {key} = $1 AND {abandoned} FOR NO KEY UPDATE SKIP LOCKED)"
-        reason = "concat_ws('; before that: ', $2::text, last_error)"
+        left = (
+            f"{key} = (SELECT {key} FROM {table} WHERE {key} = $1 AND {found.format(2)} FOR NO KEY UPDATE SKIP LOCKED)"
+        )
+        reason = "concat_ws('; before that: ', $3::text, last_error)"
         self._bury = f"UPDATE {table} SET state = 'dead', last_error = {reason}, {release} WHERE {left}"
         self._give_back = f"UPDATE {table} SET {release} WHERE {left}"
         self._hold = f"SELECT {END_IN_ORDER} FROM {table} WHERE {held} FOR NO KEY UPDATE"
@@ -140,18 +144,18 @@ WHERE {held}
         """The abandoned items at the head of the queue."""
         return [Abandoned(*row) for row in await connection.fetch(self._abandoned)]
 
-    async def take_over(self, connection: Connection, item_id: int, seconds: float) -> Item | None:
+    async def take_over(self, connection: Connection, found: Abandoned, seconds: float) -> Item | None:
         """Take an abandoned item; None where somebody else did."""
-        row = await connection.fetchrow(self._take_over, uuid4(), seconds, True, item_id)
+        row = await connection.fetchrow(self._take_over, uuid4(), seconds, True, found.id, found.lease)
         return Item(**row) if row else None
 
-    async def bury(self, connection: Connection, item_id: int, reason: str) -> bool:
+    async def bury(self, connection: Connection, found: Abandoned, reason: str) -> bool:
         """Park an abandoned item as dead; False where somebody else has it."""
-        return await connection.execute(self._bury, item_id, reason) == "UPDATE 1"
+        return await connection.execute(self._bury, found.id, found.lease, reason) == "UPDATE 1"
 
-    async def give_back(self, connection: Connection, item_id: int) -> None:
+    async def give_back(self, connection: Connection, found: Abandoned) -> None:
         """Let anybody take an abandoned item again, unless somebody else has it."""
-        await connection.execute(self._give_back, item_id)
+        await connection.execute(self._give_back, found.id, found.lease)
 
     async def hold(self, connection: Connection, item: Item) -> None:
         """Keep everybody else from the item until the transaction ends. Raises LeaseLost."""

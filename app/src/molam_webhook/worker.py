@@ -147,20 +147,20 @@ class Worker:
                 await self._bury(connection, work, found)
                 continue
             if not work.may_kill:
-                await work.queue.give_back(connection, found.id)
+                await work.queue.give_back(connection, found)
                 self._ring()
                 continue
             async with floor.alone():
                 if self._stopped.is_set() or connection.is_closed():
                     return
-                item = await work.queue.take_over(connection, found.id, settings.molam_worker_lease_seconds)
+                item = await work.queue.take_over(connection, found, settings.molam_worker_lease_seconds)
                 if item is not None:
                     await self._attempt(connection, work, item)
 
     async def _bury(self, connection: Own, work: Work, found: Abandoned) -> None:
         limit = self._settings.molam_worker_max_attempts
         fault = f"its worker ended over it, or lost the database, at attempt {found.attempts} of {limit}"
-        if await work.queue.bury(connection, found.id, fault):
+        if await work.queue.bury(connection, found, fault):
             _ATTEMPTS.labels(work.queue.name, "dead").inc()
             fields = {"event_id": found.event_id, "event_type": found.event_type, "attempts": found.attempts}
             logger.error(work.failed_word, **fields, outcome="dead", fault=fault)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import asyncpg
@@ -53,6 +55,15 @@ def postgres_killed(site: Site) -> Iterator[None]:
     finally:
         # As the service manager does, until what is left of the old one is gone.
         wait_until(partial(restarts, site.postgres))
+
+
+@contextmanager
+def backends_killed(site: Site) -> Iterator[None]:
+    """One process of the server dies, and the server restarts all others, as after a crash."""
+    for process in query(site.url, f"SELECT pid FROM pg_stat_activity WHERE {OURS}"):
+        with suppress(ProcessLookupError):
+            os.kill(process["pid"], signal.SIGKILL)
+    yield
 
 
 @contextmanager
@@ -145,6 +156,7 @@ def table_locked(site: Site) -> Iterator[None]:
             (receiver_killed, ENOUGH),
             (worker_killed, 0),
             (postgres_killed, ENOUGH),
+            (backends_killed, 1),
             (postgres_stopped, ENOUGH),
             (postgres_read_only, ENOUGH),
             (out_of_connections, SENDERS),

@@ -8,6 +8,6 @@ kind = "expand"
 
 
 def upgrade() -> None:
-    """Add what needs no rewrite; a release made for 0002 goes on working, and leaves the column empty."""
+    """Add what needs no rewrite; a release made for 0002 goes on working, and never sets the column."""
     for table in ("webhook_deliveries", "forwards"):
         op.execute(f"ALTER TABLE {table} ADD COLUMN leased_by integer")
