@@ -21,7 +21,7 @@ import pytest
 from molam_webhook import signature
 from testinfra.host import Host
 
-from .conftest import WEBHOOK_PATH, Site, new_event
+from .conftest import WEBHOOK_PATH, Site, new_event, slot_in_use
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG = "/var/log/nginx/molam-webhook.log"
@@ -192,8 +192,7 @@ def stranger(host: Host, site: Site) -> Iterator[str]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("198.18.0.1", 9))
         address = str(probe.getsockname()[0])
-    if address == own_address(site):
-        pytest.skip("this machine has no second address to come from")
+    assert address != own_address(site), "this machine has no second address to come from"
     host.check_output(f"fail2ban-client set molam-scanner addignoreip {address}")
     host.check_output(f"fail2ban-client unban {address}")
     yield address
@@ -261,14 +260,36 @@ def crawl(site: Site, source: str, connections: int, over: asyncio.Event) -> lis
 def test_unknown_sender_is_not_limited_where_it_must_not_be(site: Site, stranger: str) -> None:
     """Where the sender's networks are not known it may be any stranger; elsewhere than on its path it is one."""
 
-    async def run() -> tuple[Counter[int], Counter[int]]:
+    async def run() -> tuple[Counter[int], Counter[int], Counter[int]]:
         return await asyncio.gather(
-            flood(site, EVENTS, source=stranger, signed=True), flood(site, 1000, "/x", source=stranger)
+            flood(site, EVENTS, source=stranger, signed=True),
+            flood(site, 1000, "/x", source=stranger),
+            # Forgeries, from the address that the sender comes from, and on its path.
+            flood(site, 1000, source=stranger),
         )
 
-    events, others = asyncio.run(run())
+    events, others, forgeries = asyncio.run(run())
     assert events == {200: EVENTS}
     assert others[429] > 0
+    assert forgeries[429] > 0
+    assert set(forgeries) == {401, 429}
+
+
+@pytest.mark.intrusive
+@pytest.mark.debian("13")
+@pytest.mark.parametrize("signal", ["TERM", "STOP"])
+def test_a_receiver_that_is_down_or_stands_still_is_a_503_in_time(host: Host, site: Site, signal: str) -> None:
+    """The contract: within 8 s, with when to come again. nginx would say 502 and 504."""
+    unit = f"molam-webhook@{slot_in_use(host)}"
+    host.check_output(f"systemctl stop {unit}" if signal == "TERM" else f"systemctl kill --signal=STOP {unit}")
+    try:
+        answer = site.request("POST", WEBHOOK_PATH, json=new_event(), timeout=8)
+    finally:
+        host.check_output(f"systemctl kill --signal=CONT {unit}; systemctl start {unit}")
+    assert (answer.status_code, answer.json()) == (503, {"error": "unavailable"})
+    assert int(answer.headers["Retry-After"]) > 0
+    # It needed none of the time of those who come after.
+    assert site.send(new_event()).status_code == 200
 
 
 @pytest.mark.intrusive

@@ -143,6 +143,31 @@ FAULTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         {"webhook_app_forward_url": "http://10.1.2.3/in", "webhook_app_forward_secret": SECRET},
         ["webhook_app_forward_url", "webhook_app_worker_networks"],
     ),
+    "API key for tests in production": (
+        "webhook_app",
+        {"molam_environment": "production", "webhook_app_api_key": f"sk_test_{SECRET}"},
+        ["webhook_app_api_key", "a live one", "vault.yml"],
+    ),
+    "API key that is the public one": (
+        "webhook_app",
+        {"webhook_app_api_key": f"pk_live_{SECRET}"},
+        ["webhook_app_api_key", "the secret key"],
+    ),
+    "API key that nobody put in": (
+        "webhook_app",
+        {"webhook_app_api_key": "sk_live_CHANGE_ME_NOW"},
+        ["webhook_app_api_key"],
+    ),
+    "DSN that is none": (
+        "webhook_app",
+        {"webhook_app_sentry_dsn": "CHANGE_ME"},
+        ["webhook_app_sentry_dsn", "KEY@HOST"],
+    ),
+    "public key for tests in production": (
+        "sdk_hosting",
+        {"molam_environment": "production", "sdk_hosting_public_key": "pk_test_x"},
+        ["sdk_hosting_public_key", "live key"],
+    ),
     "SDK that is nowhere": (
         "sdk_hosting",
         {"sdk_hosting_enabled": True},

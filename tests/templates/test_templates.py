@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -68,6 +69,12 @@ def test_of_a_container_only_the_networks_settings_are_its_own(kind: str, foreig
     names = re.findall(r"^([a-z0-9_.]+) = \S+$", render("base", "sysctl.conf.j2", ansible_facts=facts), re.MULTILINE)
     assert "net.ipv4.tcp_syncookies" in names
     assert any(not name.startswith("net.") for name in names) == foreign
+
+
+def test_certificate_is_told_of_when_a_sixth_of_its_lifetime_is_left() -> None:
+    """Whatever that is: of 90 days 15, of 6 days one."""
+    limits = json.loads(render("monitoring", "molam-check.json.j2", inventory_hostname="host"))["limits"]
+    assert limits["certificate_remaining_ratio"] == pytest.approx(1 / 6)
 
 
 def test_journal_is_persistent_and_bounded() -> None:
