@@ -57,6 +57,12 @@ def test_each_filter_and_the_newest_first(url: str, worker: str) -> None:
     assert found(worker, Filter(payment="pi_evt")) == []
     assert found(worker, Filter(conflicts=True)) == ["evt_old"]
     assert found(worker, Filter(ids=["evt_old", "evt_none"])) == ["evt_old"]
+    query(url, "UPDATE webhook_deliveries SET kid = 'v2' WHERE event_id = 'evt_new'")
+    assert found(worker, Filter(kids=["v2"])) == ["evt_new"]
+    assert found(worker, Filter(kids=["v1"], since=now - 2.5 * HOUR)) == ["evt_refund"]
+    assert found(worker, Filter(kids=["v1", "v2"])) == ["evt_new", "evt_refund", "evt_old"]
+    (row,) = json.loads(cli(worker, "list", "--json", "--kid", "v2"))
+    assert (row["event_id"], row["kid"]) == ("evt_new", "v2")
 
 
 @pytest.mark.parametrize("newest_first", [True, False])

@@ -230,6 +230,8 @@ class ReceiverSettings(CacheSettings):
     molam_failure_limit: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     molam_webhook_default_kid: str = "v1"
     molam_webhook_secret: SecretStr | None = None
+    # Since when each secret is in use, for people; a file that holds none of them.
+    molam_secret_dates: Path | None = None
     # The self-test's own key, and the networks it is taken from, a comma list; from the host itself it always is.
     selftest_secret: SecretStr | None = None
     molam_selftest_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = (

@@ -86,7 +86,7 @@ _AFTER: dict[Order, str] = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
     """Which events; every part that is given must hold. `since` and `until` (exclusive) are times of receipt;
-    `payment` is an id that the body names, wherever it does.
+    `payment` is an id that the body names, wherever it does; `kids` are the keys that may have signed.
     """
 
     ids: list[str] | None = None
@@ -96,6 +96,7 @@ class Filter:
     until: datetime | None = None
     payment: str | None = None
     conflicts: bool = False
+    kids: list[str] | None = None
 
 
 async def show(url: str, event_id: str) -> dict[str, Any] | None:
@@ -125,7 +126,7 @@ async def show(url: str, event_id: str) -> dict[str, Any] | None:
 async def find(url: str, wanted: Filter, limit: int) -> list[dict[str, Any]]:
     """The newest events that match, at most `limit`. Raises one of `database.ERRORS`."""
     columns = """d.event_id, d.event_type, d.state, f.state AS forward, d.attempts, d.created_at AS received_at,
-      d.payload, d.last_error, f.last_error AS forward_error"""
+      d.kid, d.payload, d.last_error, f.last_error AS forward_error"""
     async with session(url, APPLICATION) as connection:
         rows = scan(connection, wanted, columns, newest_first=True, limit=limit)
         found = [dict(row) async for row in rows]
@@ -163,7 +164,7 @@ async def scan(
     order: Order = "DESC" if newest_first else "ASC"
     keys, rows = _statements(wanted, columns, order)
     in_keys = [] if wanted.ids is None else [wanted.ids]
-    in_rows = [wanted.event_type, None if wanted.payment is None else orjson.dumps(wanted.payment)]
+    in_rows = [wanted.event_type, None if wanted.payment is None else orjson.dumps(wanted.payment), wanted.kids]
     begin, end = (wanted.until, wanted.since) if newest_first else (wanted.since, wanted.until)
     # No id is 0: the first page begins at the time itself.
     cursor: tuple[datetime | None, int] = begin, 0
@@ -192,7 +193,8 @@ def _statements(wanted: Filter, columns: str, order: Order) -> tuple[str, str]:
       SELECT {columns} FROM webhook_deliveries d LEFT JOIN forwards f ON f.delivery_id = d.id
       WHERE d.id = ANY($1) AND ($2::text IS NULL OR d.event_type = $2)
         AND ($3::bytea IS NULL OR position($3 IN d.payload) > 0)
-      ORDER BY d.created_at {order}, d.id {order} LIMIT $4
+        AND ($4::text[] IS NULL OR d.kid = ANY($4))
+      ORDER BY d.created_at {order}, d.id {order} LIMIT $5
     """  # noqa: S608  made of constants
     return keys.format(state=wanted.state, after=_AFTER[order], also=also, order=order), rows
 

@@ -1,15 +1,15 @@
-"""The self-test of a running receiver: signed events of its own go in, a forged one does not (contract,
-"Self-test").
+"""The self-test of a running receiver: signed events of its own go in, a forged one does not, and each of the sender's
+keys is what it is said to be (contract, "Self-test").
 """
 
 import uuid
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from molam_webhook.config import ReceiverSettings
-from molam_webhook.keyring import SELFTEST_KID
+from molam_webhook.keyring import SELFTEST_KID, Key
 from molam_webhook.outcomes import STATUS, Outcome
 from molam_webhook.send import Report, Sender, make_event, send
 
@@ -33,9 +33,12 @@ class Proof(NamedTuple):
 
 
 def run(settings: ReceiverSettings, uds: Path) -> list[Proof]:
-    """Send an event, the same again, and a forged one to the receiver on the socket `uds`.
+    """Send an event, the same again, and a forged one to the receiver on the socket `uds`; then one signature of each
+    of the sender's keys.
 
-    All under the self-test's key, whose events no handler reads. Raises ValueError where that key is not configured.
+    The events are under the self-test's key, whose events no handler reads. What the other keys sign is no event: the
+    receiver says so once it has verified the signature, and stores nothing. Raises ValueError where the self-test has
+    no key.
     """
     key = settings.keyring.keys.get(SELFTEST_KID.encode())
     if key is None:
@@ -44,12 +47,20 @@ def run(settings: ReceiverSettings, uds: Path) -> list[Proof]:
     event = make_event("payment.succeeded", name, payment_intent=name, order_id=name, amount=0, currency="XOF")
     url = f"http://localhost{settings.molam_webhook_path}"
 
-    def ask(*, forge: bool = False) -> Report:
-        sender = Sender(url=url, secret=key.secret, kid=SELFTEST_KID, forge=forge, connect_to=f"unix:{uds}")
+    def ask(kid: str, key: Key, event: dict[str, Any], *, forge: bool = False) -> Report:
+        sender = Sender(url=url, secret=key.secret, kid=kid, forge=forge, connect_to=f"unix:{uds}")
         return send(sender, [event])[0]
 
+    def ask_under(name: bytes, key: Key) -> Proof:
+        kid = name.decode()
+        report = ask(kid, key, event | {"id": ""})
+        if key.active:
+            return Proof(f"a signature of {kid} holds", Outcome.INVALID_EVENT, report)
+        return Proof(f"a signature of {kid} is refused", Outcome.REVOKED_KEY, report)
+
     return [
-        Proof("an event is stored", Outcome.ACCEPTED, ask()),
-        Proof("the same event again is known", Outcome.DUPLICATE, ask()),
-        Proof("a forged event is refused", Outcome.SIGNATURE_MISMATCH, ask(forge=True)),
+        Proof("an event is stored", Outcome.ACCEPTED, ask(SELFTEST_KID, key, event)),
+        Proof("the same event again is known", Outcome.DUPLICATE, ask(SELFTEST_KID, key, event)),
+        Proof("a forged event is refused", Outcome.SIGNATURE_MISMATCH, ask(SELFTEST_KID, key, event, forge=True)),
+        *(ask_under(kid, other) for kid, other in settings.keyring.keys.items() if other is not key),
     ]

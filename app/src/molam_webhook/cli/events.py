@@ -53,6 +53,9 @@ def events() -> None:
 @until_option
 @payment_option
 @click.option("--conflicts", is_flag=True, help="Only events of which another body came later, rightly signed.")
+@click.option(
+    "--kid", "kids", multiple=True, metavar="KID", help="Only events signed with this key, or with one of several."
+)
 @limit_option
 @as_json_option
 def list_events(
@@ -63,6 +66,7 @@ def list_events(
     until: datetime | None,
     payment: str | None,
     conflicts: bool,
+    kids: tuple[str, ...],
     limit: int,
     as_json: bool,
 ) -> None:
@@ -79,6 +83,7 @@ def list_events(
         until=until,
         payment=payment,
         conflicts=conflicts,
+        kids=list(kids) or None,
     )
     found = ask_database(find(_url(), wanted, limit))
     if as_json:

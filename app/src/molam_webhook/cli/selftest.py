@@ -14,7 +14,8 @@ from molam_webhook.config import ReceiverSettings
 def selftest(uds: Path, as_json: bool) -> None:
     """Send signed self-test events to the receiver: one, the same again, a forged one. Exits 1 unless all is right.
 
-    They are signed with the key `selftest` and stored in a table of their own that no handler reads.
+    They are signed with the key `selftest` and stored in a table of their own that no handler reads. Each other key
+    signs what is no event: taken as signed where the key is active, refused where it is revoked.
     """
     settings = load(ReceiverSettings)
     from molam_webhook.selftest import run
