@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
@@ -34,6 +35,7 @@ LIMITS = {
     "memory_available_ratio": 0.05,
     "failed_units": 0,
     "reboot_pending_seconds": 259200,
+    "secret_age_days": 92,
     "certificate_remaining_ratio": 1 / 6,
 }
 METRICS = """\
@@ -105,6 +107,7 @@ def test_a_process_is_asked_over_its_socket(check: ModuleType, tmp_path: Path) -
         ("molam_memory_available_ratio", 0.05, 0.04),
         ("molam_failed_units", 0, 1),
         ("molam_reboot_pending_seconds", 259200, 259201),
+        ('molam_secret_age_days{secret="keyring/v1"}', 92, 93),
         ("molam_front_door_ready", 1, 0),
         ("molam_certificate_remaining_ratio", 0.17, 0.16),
     ],
@@ -123,6 +126,25 @@ def test_a_reboot_that_is_waited_for_is_measured(
     check.REBOOT.touch()
     os.utime(check.REBOOT, (0, time.time() - 1000))
     assert 1000 <= check.reboot_pending_seconds() < 1100
+
+
+def test_what_opens_something_has_an_age(check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "SECRET_DATES", tmp_path / "dates.json")
+    assert check.secret_ages() == {}
+    today = datetime.now(UTC).date()
+    dates = {
+        "keyring/v1": {"created": (today - timedelta(days=100)).isoformat(), "active": False},
+        "keyring/v2": {"created": (today - timedelta(days=93)).isoformat(), "active": True},
+        "forward_secret": {"created": today.isoformat(), "active": True},
+    }
+    check.SECRET_DATES.write_text(json.dumps(dates))
+    measured = check.secret_ages()
+    assert measured == {
+        'molam_secret_age_days{secret="keyring/v2"}': 93,
+        'molam_secret_age_days{secret="forward_secret"}': 0,
+    }
+    (sentence,) = check.crossed(measured, {}, LIMITS).values()
+    assert "docs/runbooks/rotate-key.md" in sentence
 
 
 def test_a_counter_is_compared_with_the_last_time(check: ModuleType) -> None:

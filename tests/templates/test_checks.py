@@ -100,6 +100,16 @@ FAULTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         {"webhook_app_path": "/x\n", "nginx_webhook_path": "/x\n"},
         ["webhook_app_path"],
     ),
+    "day that no month has": (
+        "webhook_app",
+        {"webhook_app_keys": [{"kid": "v1", "secret": SECRET, "state": "active", "created": "2026-02-30"}]},
+        ["created in webhook_app_keys", "2026-01-31", "vault.yml"],
+    ),
+    "key of tomorrow": (
+        "webhook_app",
+        {"webhook_app_keys": [{"kid": "v1", "secret": SECRET, "state": "active", "created": "2099-01-31"}]},
+        ["created in webhook_app_keys", "no day to come"],
+    ),
     "same key id twice": (
         "webhook_app",
         {"webhook_app_keys": [{"kid": "v1", "secret": SECRET, "state": "active"}] * 2},
