@@ -13,7 +13,7 @@ from .conftest import Site, new_event
 
 
 @contextmanager
-def load(site: Site) -> Iterator[list[tuple[str, int]]]:
+def load(site: Site, senders: int = 4) -> Iterator[list[tuple[str, int]]]:
     """Send events of their own from a few senders all the while; yields ids and answers, 0 where none came."""
     answers: list[tuple[str, int]] = []
     over = threading.Event()
@@ -26,14 +26,14 @@ def load(site: Site) -> Iterator[list[tuple[str, int]]]:
             except httpx.HTTPError:
                 answers.append((event["id"], 0))
 
-    senders = [threading.Thread(target=send) for _ in range(4)]
-    for sender in senders:
+    threads = [threading.Thread(target=send) for _ in range(senders)]
+    for sender in threads:
         sender.start()
     try:
         yield answers
     finally:
         over.set()
-        for sender in senders:
+        for sender in threads:
             sender.join()
 
 

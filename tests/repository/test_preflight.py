@@ -51,12 +51,14 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
-def preflight(folder: Path, variables: dict[str, Any], **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the preflight playbook against this machine with an inventory of its own below ``folder``."""
+def preflight(
+    folder: Path, variables: dict[str, Any], *arguments: str, playbook: str = "preflight.yml", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a playbook, or the preflight alone, against this machine with an inventory of its own below ``folder``."""
     known = {name: value for name, value in (GOOD | variables).items() if value is not None}
     (folder / "hosts.yml").write_text(yaml.safe_dump({"webhook": {"hosts": {"host": known}}}))
     return subprocess.run(
-        ["ansible-playbook", "--inventory", folder / "hosts.yml", ROOT / "playbooks" / "preflight.yml"],
+        ["ansible-playbook", "--inventory", folder / "hosts.yml", ROOT / "playbooks" / playbook, *arguments],
         cwd=ROOT,
         env=os.environ | {"ANSIBLE_BECOME_EXE": "/usr/bin/env", "COLUMNS": "400"} | environment,
         capture_output=True,

@@ -1,0 +1,32 @@
+"""Playbooks run from a test, against the host that is tested, as an administrator would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from testinfra.host import Host
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def play(
+    request: pytest.FixtureRequest, host: Host, playbook: str, *arguments: str | Path
+) -> subprocess.CompletedProcess[str]:
+    """Run a playbook, by its path in the repository, against ``host`` alone."""
+    return subprocess.run(
+        [
+            "ansible-playbook",
+            f"--inventory={ROOT / request.config.getoption('--ansible-inventory')}",
+            f"--limit={host.backend.host}",
+            *arguments,
+            ROOT / playbook,
+        ],
+        cwd=ROOT,
+        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
