@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
-import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,11 +14,12 @@ import pytest
 from testinfra.host import Host
 
 from .conftest import Site, new_event, slot_in_use
+from .hunt import inventory_secrets, secret_variables, seen, texts
 from .load import load, stored
+from .playbooks import play
 
 pytestmark = pytest.mark.intrusive
 
-ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = "/etc/molam-webhook/settings/environment"
 STEPS = ("fill", "migrate", "start", "self-test", "serve", "drain")
 
@@ -167,30 +166,25 @@ def test_killed_half_way(host: Host, site: Site, change: Callable[[str], None], 
 
 @pytest.mark.debian("12")
 def test_no_run_prints_a_secret(request: pytest.FixtureRequest, host: Host, tmp_path: Path) -> None:
-    """At the highest verbosity that people use, with differences, and with keys that are new to the host."""
+    """At the highest verbosity that people use, with differences, and with secrets that are new to the host.
+
+    What the play prints that puts new keys in use is read by test_rotation.py.
+    """
     keys = [{"kid": kid, "secret": f"whsec_new_{kid}_Zq4Xv9Tn2Lw7Rb", "state": "active"} for kid in ("v1", "v2")]
-    variables = tmp_path / "keys.json"
-    variables.write_text(json.dumps({"webhook_app_keys": keys}))
-    answer = subprocess.run(
-        [
-            "ansible-playbook",
-            f"--inventory={ROOT / request.config.getoption('--ansible-inventory')}",
-            f"--limit={host.backend.host}",
-            f"--extra-vars=@{variables}",
-            "--check",
-            "--diff",
-            "-vvv",
-            ROOT / "site.yml",
-        ],
-        cwd=ROOT,
-        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    new = {
+        "webhook_app_forward_secret": "forward_new_Hs6Kp1Wz8Ym3",
+        "webhook_app_api_key": "api_new_Tb5Gd9Jx2Nq7",
+        "webhook_app_sentry_dsn": "http://sentry_new_Vc8Rf4Lk1@127.0.0.1:9097/1",
+        "monitoring_webhook_url": "http://127.0.0.1:9099/chat_new_Mw3Pz7Bq5",
+    }
+    variables = tmp_path / "secrets.json"
+    variables.write_text(json.dumps({"webhook_app_keys": keys, "webhook_app_receiver_networks": ["127.0.0.0/8"]} | new))
+    answer = play(request, host, "site.yml", f"--extra-vars=@{variables}", "--check", "--diff", "-vvv")
     assert answer.returncode == 0, answer.stdout[-2000:]
-    # The keys were compared with the host's, and found new.
-    task = answer.stdout.partition("Secrets, encrypted for this host alone")[2].partition("TASK [")[0]
-    # With or without colour.
+    # They were compared with the host's, and found new.
+    task = answer.stdout.partition("Encrypted for this host alone")[2].partition("TASK [")[0]
     assert "changed: [" in task
-    assert [key["kid"] for key in keys if key["secret"] in answer.stdout + answer.stderr] == []
+    assert {*secret_variables()} == {"webhook_app_keys", *new}
+    secrets = {name: secret for name, value in new.items() for secret in texts(value)}
+    secrets |= {key["kid"]: key["secret"] for key in keys} | inventory_secrets(host)
+    assert seen(secrets, answer.stdout + answer.stderr) == []
