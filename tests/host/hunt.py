@@ -28,7 +28,8 @@ def secret_variables() -> list[str]:
 def inventory_secrets(host: Host) -> dict[str, str]:
     """Return the secrets that the host's inventory has, by what they are; its TLS key too, by a line of it."""
     wanted = ", ".join(f"'{name}': {name} | default('')" for name in secret_variables())
-    wanted += ", 'tls_key': lookup('ansible.builtin.file', nginx_tls_certificate_key).splitlines()[1]"
+    key = "nginx_tls_certificate_key"
+    wanted += f", 'tls_key': lookup('ansible.builtin.file', {key}).splitlines()[1] if {key} | default('') else ''"
     answer = host.ansible("debug", f'msg="{{{{ {{{wanted}}} | to_json }}}}"', check=False)["msg"]
     values: dict[str, Any] = answer if isinstance(answer, dict) else json.loads(answer)
     return {f"{name} {number}": text for name, value in values.items() for number, text in enumerate(texts(value))}

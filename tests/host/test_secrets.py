@@ -77,7 +77,8 @@ def hunted(host: Host, secrets: dict[str, str]) -> Iterator[str]:
     host.check_output(f"rm {HUNTED}")
 
 
-def test_the_inventory_has_secrets_of_each_kind(secrets: dict[str, str], site: Site) -> None:
+@pytest.mark.intrusive
+def test_the_test_hosts_have_secrets_of_each_kind(secrets: dict[str, str], site: Site) -> None:
     assert site.secret in secrets.values()
     kinds = {name.partition(" ")[0] for name in secrets}
     assert {"webhook_app_forward_secret", "webhook_app_api_key", "monitoring_webhook_url", "tls_key"} <= kinds
