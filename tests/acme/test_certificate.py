@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from testinfra.host import Host
 
-from tests.host.conftest import Site, new_event, slot_in_use
+from tests.host.conftest import Site, exposures, new_event, slot_in_use
 
 from .conftest import due, run_site, served
 
@@ -63,6 +63,10 @@ def test_issued_and_served(host: Host, site: Site) -> None:
     assert site.send(new_event()).status_code == 200
     assert host.file("/etc/molam-tls").mode == 0o700
     assert host.check_output("find -L /etc/molam-tls -type f ! -perm 0600") == ""
+
+
+def test_renewal_is_closed_as_far_as_it_works(host: Host) -> None:
+    assert exposures(host, "echo certbot.service")["certbot"] <= 2.3
 
 
 def test_six_days_are_not_due_on_the_first(host: Host, site: Site) -> None:

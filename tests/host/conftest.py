@@ -87,6 +87,13 @@ def slot_in_use(host: Host) -> str:
     return str(host.check_output("basename $(readlink /opt/molam-webhook/active)"))
 
 
+def exposures(host: Host, units: str) -> dict[str, float]:
+    """Ask systemd for the scores of the units that a command lists, by their names without ``.service``."""
+    said = host.check_output(f"systemd-analyze security --no-pager $({units}) | grep Overall")
+    words = [line.split() for line in said.splitlines()]
+    return {line[5].removesuffix(".service:"): float(line[6]) for line in words}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that lets tests change the host."""
     parser.addoption("--intrusive", action="store_true", help="also run what changes the host: for test hosts alone")
