@@ -68,6 +68,7 @@ def test_the_receiver_says_how_it_is(serve: Serve, directory: Path) -> None:
         "cache": "disabled",
         "release": __version__,
         "uptime_seconds": 0,
+        "clock": Clock().state(),
     }
     assert ask(socket, "/livez").json() == {"status": "alive"}
     assert (ask(socket, "/readyz").status_code, ask(socket, "/readyz").json()) == (200, {"status": "ready"})

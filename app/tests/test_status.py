@@ -1,5 +1,6 @@
 """`status`: all is well, or what is off and what to do next."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -7,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from molam_webhook import admin, status
+from molam_webhook.clock import Clock
+from molam_webhook.database import session
+from molam_webhook.health import Health
 from molam_webhook.status import duration
 from stored import store
 from support import Postgres, Process, Service, environment, query, run_cli, wait_until
@@ -81,6 +86,27 @@ def test_all_is_well_until_it_is_not(
     screen = run_cli("status", "--sockets", str(sockets), env=env)
     assert "NOT WELL" in screen.stdout
     assert "\n  next: journalctl" in screen.stdout
+
+
+def test_a_clock_that_is_not_synchronised(directory: Path, sockets: Path) -> None:
+    nowhere = "postgresql:///nowhere?host=/nonexistent"
+    timesync = directory / "timesync"
+
+    async def works() -> bool:
+        return False
+
+    async def told() -> str:
+        health = Health(None, works, lambda: session(nowhere, "test"))
+        async with admin.serving(sockets / "receiver-a.sock", health, clock=Clock(timesync)):
+            seen = await status.look(nowhere, sockets, forwarding=False)
+        return "\n".join(fault.what for fault in seen.faults)
+
+    # Another time service than timesyncd is taken at its word.
+    assert "The host's clock" not in asyncio.run(told())
+    timesync.mkdir()
+    assert "The host's clock is not synchronised" in asyncio.run(told())
+    (timesync / "synchronized").touch()
+    assert "The host's clock" not in asyncio.run(told())
 
 
 @pytest.mark.database

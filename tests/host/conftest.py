@@ -50,11 +50,13 @@ class Site:
         with self.client() as client:
             return client.request(method, path, extensions={"sni_hostname": self.domain}, **options)
 
-    def send(self, event: dict[str, Any], *, kid: str | None = None, secret: str | None = None) -> httpx.Response:
-        """Send an event as the sender would, signed now with the site's key or another."""
+    def send(
+        self, event: dict[str, Any], *, kid: str | None = None, secret: str | None = None, age_ms: int = 0
+    ) -> httpx.Response:
+        """Send an event as the sender would, signed now or earlier, with the site's key or another."""
         body = json.dumps(event).encode()
-        now_ms = int(time.time() * 1000)
-        signed = signature.sign(body, (secret or self.secret).encode(), now_ms, kid or self.kid)
+        signed_ms = int(time.time() * 1000) - age_ms
+        signed = signature.sign(body, (secret or self.secret).encode(), signed_ms, kid or self.kid)
         headers = {"Content-Type": "application/json", "Molam-Signature": signed}
         return self.request("POST", WEBHOOK_PATH, content=body, headers=headers)
 

@@ -17,7 +17,7 @@ def test_every_unit_of_ours_is_closed(host: Host) -> None:
     # Of a template, the score of an instance.
     units = "systemctl list-unit-files --no-legend --plain 'molam*.service' undo-changes.service | cut -d ' ' -f 1"
     scores = exposures(host, f"{units} | sed s/@/@a/")
-    assert {"molam", "molam-check", "molam-webhook@a", "molam-webhook-worker@a", "molam-webhook-migrate@a"} <= set(scores)
+    assert {"molam", "molam-check", "molam-webhook@a", "molam-webhook-worker@a"} <= set(scores)
     assert {unit: score for unit, score in scores.items() if score > OURS_AT_MOST} == {}
 
 

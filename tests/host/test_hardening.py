@@ -48,5 +48,10 @@ def test_kernel_is_set(host: Host, setting: str, value: str) -> None:
     assert host.check_output(f"cat /proc/sys/{setting}") == value
 
 
+@pytest.mark.parametrize("protocol", ["dccp", "rds", "sctp", "tipc"])
+def test_the_kernel_loads_no_protocol_that_nobody_speaks(host: Host, protocol: str) -> None:
+    assert f"install {protocol} /bin/true" in host.check_output("/usr/sbin/modprobe --showconfig").splitlines()
+
+
 def test_no_process_leaves_its_memory_on_the_disk(host: Host) -> None:
     assert host.check_output("systemctl show --value --property=DefaultLimitCORE") == "0"

@@ -147,6 +147,44 @@ def test_what_opens_something_has_an_age(check: ModuleType, tmp_path: Path, monk
     assert "docs/runbooks/rotate-key.md" in sentence
 
 
+def test_the_clock_is_asked_where_its_keeper_tells(
+    check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "TIMESYNC", tmp_path / "timesync")
+    monkeypatch.setattr(check, "CONTAINER", tmp_path / "container")
+    # A container's is the machine's.
+    check.CONTAINER.touch()
+    assert check.clock_synchronised()
+    check.TIMESYNC.mkdir()
+    assert not check.clock_synchronised()
+    (check.TIMESYNC / "synchronized").touch()
+    assert check.clock_synchronised()
+
+
+def test_whoever_logs_in_is_told_what_was_measured(check: ModuleType) -> None:
+    config = {"host": "web1", "domain": "webhooks.shop.test"}
+    measured = {
+        "molam_receiver_ready": 0.0,
+        "molam_failed_units": 0.0,
+        "molam_reboot_pending_seconds": 7300.0,
+        "molam_certificate_remaining_seconds": 5.9 * 86_400,
+    }
+    told = check.motd(config, measured, {})
+    assert "web1 (webhooks.shop.test)" in told
+    assert [line for line in told.splitlines() if line.startswith("  ")][:-1] == [
+        "  release         none",
+        "  receiver        NOT READY",
+        "  worker          not known",
+        "  oldest pending  not known",
+        "  failed units    0",
+        "  reboot          needed, for 2 h now",
+        "  certificate     5 days left",
+    ]
+    assert "All is well" in told
+    told = check.motd(config, measured, {"molam_receiver_ready": "No webhook is taken in."})
+    assert "  ! No webhook is taken in.\n  NOT WELL" in told
+
+
 def test_a_counter_is_compared_with_the_last_time(check: ModuleType) -> None:
     for name in ("molam_conflicts", "molam_unknown_kids"):
         assert check.crossed({name: 7}, {}, LIMITS) == {}

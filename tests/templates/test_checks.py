@@ -30,6 +30,9 @@ FAULTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "example's network": ("base", {"molam_sender_networks": ["198.51.100.0/24"]}, ["molam_sender_networks"]),
     "time of a reboot that is none": ("base", {"base_reboot_time": "25:00"}, ["base_reboot_time", "04:30"]),
     "no time to come in": ("base", {"base_undo_seconds": 1}, ["base_undo_seconds", "10 to 600"]),
+    "time server with settings of its own": ("base", {"base_ntp_servers": ["a\nFallbackNTP=b"]}, ["base_ntp_servers"]),
+    "the way in as unneeded": ("base", {"base_unneeded_packages": ["openssh-server"]}, ["base_unneeded_packages"]),
+    "option for a package": ("base", {"base_unneeded_packages": ["--purge"]}, ["base_unneeded_packages"]),
     "no administrators": (
         "sshd",
         {"molam_administrator_networks": []},

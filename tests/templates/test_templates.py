@@ -56,6 +56,11 @@ def test_security_updates(wanted: bool, value: str) -> None:
     assert f'APT::Periodic::Unattended-Upgrade "{value}";' in text
 
 
+def test_time_servers_are_debians_own_unless_they_are_named() -> None:
+    assert "NTP=" not in render("base", "timesyncd.conf.j2")
+    assert "\nNTP=a.test 198.18.7.1\n" in render("base", "timesyncd.conf.j2", base_ntp_servers=["a.test", "198.18.7.1"])
+
+
 def test_reboots_only_at_a_time_that_was_named() -> None:
     assert 'Automatic-Reboot "false";' in render("base", "unattended-upgrades.j2")
     text = render("base", "unattended-upgrades.j2", base_reboot_time="04:30")

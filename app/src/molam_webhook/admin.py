@@ -1,7 +1,7 @@
 """The endpoints for those who run a process, on a unix socket of its own that no proxy leads to.
 
-/health (with release and uptime), /livez, /readyz and /metrics, in the process's own event loop: a loop that is
-stuck does not answer.
+/health (with release, uptime and, of the receiver, the clock's state), /livez, /readyz and /metrics, in the process's
+own event loop: a loop that is stuck does not answer.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ import prometheus_client
 import uvicorn
 
 from molam_webhook import __version__, logs
+from molam_webhook.clock import Clock
 from molam_webhook.health import HEALTHY, Health
 from molam_webhook.logs import logger
 
@@ -34,11 +35,14 @@ _STARTED = time.monotonic()
 
 
 class Admin:
-    """The application. `refresh` brings the metrics up to date before they are read; it does not raise."""
+    """The application. `refresh` brings the metrics up to date before they are read; it does not raise. `clock` is that
+    of a process whose answers depend on it.
+    """
 
-    def __init__(self, health: Health, refresh: Refresh | None = None) -> None:
+    def __init__(self, health: Health, refresh: Refresh | None = None, clock: Clock | None = None) -> None:
         self._health = health
         self._refresh = refresh
+        self._clock = clock
 
     async def __call__(self, scope: Message, _receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
@@ -55,6 +59,8 @@ class Admin:
                 report = await self._health.report()
                 uptime = round(time.monotonic() - _STARTED)
                 body = report | {"release": __version__, "uptime_seconds": uptime}
+                if self._clock is not None:
+                    body["clock"] = self._clock.state()
                 return 200 if report["status"] == HEALTHY else 503, _JSON, orjson.dumps(body)
             case "/livez":
                 return 200, _JSON, orjson.dumps({"status": "alive"})
@@ -78,7 +84,9 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(path: Path | None, health: Health, refresh: Refresh | None = None) -> AsyncIterator[None]:
+async def serving(
+    path: Path | None, health: Health, refresh: Refresh | None = None, clock: Clock | None = None
+) -> AsyncIterator[None]:
     """Serve the endpoints on `path` for as long as the context lasts; nothing where it is None.
 
     A socket that cannot be opened is logged as an error and no more: payments are worth more than metrics.
@@ -88,7 +96,7 @@ async def serving(path: Path | None, health: Health, refresh: Refresh | None = N
         yield
         return
     config = uvicorn.Config(
-        Admin(health, refresh),
+        Admin(health, refresh, clock),
         http="h11",
         ws="none",
         lifespan="off",

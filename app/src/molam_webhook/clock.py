@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+SYNCHRONISED, UNSYNCHRONISED = "synchronised", "unsynchronised"
+
 # systemd-timesyncd keeps this directory while it runs and touches the file at its first synchronisation.
 _TIMESYNC = Path("/run/systemd/timesync")
 
@@ -22,3 +24,7 @@ class Clock:
         word.
         """
         return not self._timesync.is_dir() or (self._timesync / "synchronized").exists()
+
+    def state(self) -> str:
+        """The same in a word, for those who run the host."""
+        return SYNCHRONISED if self.synchronised() else UNSYNCHRONISED

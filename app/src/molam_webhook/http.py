@@ -128,7 +128,7 @@ class Receiver:
         await receive()
         sentry.start(self._settings)
         self._database.start()
-        async with admin.serving(self._settings.molam_admin_uds, self._health):
+        async with admin.serving(self._settings.molam_admin_uds, self._health, clock=self._clock):
             await send({"type": "lifespan.startup.complete"})
             await receive()
             notify("STOPPING=1")

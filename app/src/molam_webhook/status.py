@@ -8,6 +8,7 @@ import httpx
 
 from molam_webhook import backlog, events
 from molam_webhook.backlog import Backlog
+from molam_webhook.clock import UNSYNCHRONISED
 from molam_webhook.database import ERRORS, session
 from molam_webhook.health import UNHEALTHY
 
@@ -36,6 +37,7 @@ class Process:
     uptime_seconds: int | None = None
     database: str | None = None
     cache: str | None = None
+    clock: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ async def _ask(path: Path) -> Process:
         uptime_seconds=health["uptime_seconds"],
         database=health["database"],
         cache=health["cache"],
+        clock=health.get("clock"),
     )
 
 
@@ -106,6 +109,14 @@ def _judge_processes(processes: list[Process]) -> list[Fault]:
         faults.append(
             Fault(
                 "The cache does not answer: all is slower, and nothing is lost.", "systemctl status 'valkey*' 'redis*'"
+            )
+        )
+    if any(process.clock == UNSYNCHRONISED for process in processes):
+        faults.append(
+            Fault(
+                "The host's clock is not synchronised: what it takes for too old or too new is answered 503, and the "
+                "sender comes again.",
+                "timedatectl timesync-status; does the host reach its time servers (base_ntp_servers)?",
             )
         )
     return faults
