@@ -60,6 +60,11 @@ FAULTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         {"nftables_closed_users": [{"user": "no user", "networks": []}]},
         ["nftables_closed_users"],
     ),
+    "closed user with a port that is none": (
+        "nftables",
+        {"nftables_closed_users": [{"user": "nobody", "networks": [], "ports": [0]}]},
+        ["nftables_closed_users", "1 to 65535"],
+    ),
     "limit that the sender meets": (
         "nftables",
         {"nftables_new_connections_per_second": 1},
@@ -180,6 +185,24 @@ FAULTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         "sdk_hosting",
         {"molam_environment": "production", "sdk_hosting_public_key": "pk_test_x"},
         ["sdk_hosting_public_key", "live key"],
+    ),
+    "receiver that is opened for nothing": (
+        "webhook_app",
+        {"webhook_app_receiver_networks": ["198.18.7.0/24"]},
+        ["webhook_app_receiver_networks", "webhook_app_sentry_dsn"],
+    ),
+    "Sentry that the receiver does not reach": (
+        "webhook_app",
+        {"webhook_app_sentry_dsn": "https://key@sentry.test/1"},
+        ["webhook_app_receiver_networks", "webhook_app_sentry_dsn"],
+    ),
+    "Sentry that the worker does not reach": (
+        "webhook_app",
+        {
+            "webhook_app_sentry_dsn": "https://key@sentry.test/1",
+            "webhook_app_receiver_networks": ["198.18.7.0/24"],
+        },
+        ["webhook_app_worker_networks", "webhook_app_sentry_dsn"],
     ),
     "SDK that is nowhere": (
         "sdk_hosting",

@@ -54,6 +54,21 @@ def test_openings_of_ones_own_come_beside_those_of_the_roles(tmp_path: Path) -> 
     assert "tcp dport { 22 }" in text
 
 
+def test_a_closed_user_may_stand_there_several_times(tmp_path: Path) -> None:
+    """Whatever is allowed comes before the refusal."""
+    closed: list[dict[str, Any]] = [
+        {"user": "root", "networks": ["198.18.7.53/32"], "ports": [53]},
+        {"user": "root", "networks": ["fd00:7::/64"]},
+    ]
+    text = rules(tmp_path, nftables_closed_users=closed)
+    lines = [line.strip() for line in text.splitlines() if "skuid" in line]
+    assert lines == [
+        "meta skuid root ip daddr { 198.18.7.53/32 } meta l4proto { tcp, udp } th dport { 53 } accept",
+        "meta skuid root ip6 daddr { fd00:7::/64 } accept",
+        "meta skuid root counter reject",
+    ]
+
+
 @pytest.mark.parametrize("debian", [12, 13])
 def test_sshd_takes_keys_alone(debian: int) -> None:
     settings = dict(

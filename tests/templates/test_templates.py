@@ -88,6 +88,16 @@ def test_journal_is_persistent_and_bounded() -> None:
     assert "SystemMaxUse=2G" in text
 
 
+@pytest.mark.parametrize("networks", [[], ["198.18.7.0/24", "fd00:7::/64"]])
+def test_network_is_opened_for_what_is_named_alone(networks: list[str]) -> None:
+    """The sandbox, which every unit of ours has, closes it."""
+    unit = {"unit": "molam-webhook-worker", "credentials": [], "networks": networks}
+    text = render("webhook_app", "reach.conf.j2", item=unit)
+    assert ("PrivateNetwork=no" in text) == ("AF_INET" in text) == bool(networks)
+    allowed = [line.partition("=")[2].split() for line in text.splitlines() if line.startswith("IPAddressAllow=")]
+    assert allowed == ([networks] if networks else [])
+
+
 def test_cache_is_bounded_and_reached_over_its_socket_only() -> None:
     text = render("valkey", "valkey.conf.j2", valkey_memory="128MB")
     settings = dict(re.findall(r"^([a-z-]+) (.+)$", text, re.MULTILINE))
