@@ -18,6 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 INVENTORY = ROOT / "molecule" / "hardening" / "inventory"
 SSH = ("ssh", "-F", ROOT / ".state" / "ssh" / "config")
 ATTACKER, ADMINISTRATOR, SENDER = "10.89.77.36", "10.89.77.35", "10.89.77.37"
+ATTACKER_IPV6 = "fd89:77::36"
+
+# What shows the firewall's rules that are in use.
+RULES = "nft --stateless list table inet molam"
 
 # What a script kiddie's client does: asks for a path so many times, over TLS without a look at the certificate.
 CALLER = """
@@ -70,10 +74,10 @@ def ssh(address: str, command: str, stdin: str = "") -> subprocess.CompletedProc
     )
 
 
-def call(caller: str, target: Target, path: str, *, signature: str = "", times: int = 1) -> list[str]:
+def call(caller: str, target: Target, path: str, *, signature: str = "", times: int = 1, family: int = 4) -> list[str]:
     """Ask the target for a path from another host, so many times; returns the statuses, or "refused"."""
     method = "POST" if signature else "GET"
-    arguments = f"{target.ipv4} {target.domain} {method} {path} '{signature}' {times}"
+    arguments = f"{target.ipv6 if family == 6 else target.ipv4} {target.domain} {method} {path} '{signature}' {times}"
     answer = ssh(caller, f"python3 - {arguments}", CALLER)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout.split()

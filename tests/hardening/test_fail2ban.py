@@ -7,7 +7,7 @@ import time
 import pytest
 from testinfra.host import Host
 
-from .conftest import ADMINISTRATOR, ATTACKER, SENDER, Target, call
+from .conftest import ADMINISTRATOR, ATTACKER, ATTACKER_IPV6, SENDER, Target, call
 
 pytestmark = pytest.mark.usefixtures("_nobody_banned")
 
@@ -41,6 +41,16 @@ def test_a_scanner_is_banned_and_stays_so(host: Host, target: Target) -> None:
     wait_for_ban(host, ATTACKER)
     assert call(ATTACKER, target, "/health") == ["refused"]
     host.check_output(f"fail2ban-client unban {ATTACKER}")
+    assert call(ATTACKER, target, "/health") == ["200"]
+
+
+def test_a_scanner_is_banned_over_ipv6_too(host: Host, target: Target) -> None:
+    """By the address that it came from: over IPv4 the same host still gets in."""
+    call(ATTACKER, target, "/wp-login.php", times=TRIES, family=6)
+    wait_for_ban(host, ATTACKER_IPV6)
+    assert call(ATTACKER, target, "/health", family=6) == ["refused"]
+    host.check_output("systemctl restart nftables")
+    assert call(ATTACKER, target, "/health", family=6) == ["refused"]
     assert call(ATTACKER, target, "/health") == ["200"]
 
 

@@ -1,4 +1,4 @@
-"""Who comes in over SSH and how, and that a mistake in its settings undoes itself."""
+"""Who comes in over SSH, and how."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from pathlib import Path
 
 from testinfra.host import Host
 
-from .conftest import ROOT, SSH, Target, make_mistake, ssh
+from .conftest import ROOT, SSH, Target
 
 # Of ssh-audit.
 POLICIES = {"12": "Hardened Debian 12 (version 3)", "13": "Hardened Debian 13 (version 1)"}
-SETTINGS = "cat /etc/ssh/sshd_config.d/00-molam.conf"
 
 
 def come_in(target: Target, user: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -62,23 +61,3 @@ def test_ssh_audit_has_nothing_to_say(host: Host, target: Target) -> None:
     )
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert "Passed" in answer.stdout
-
-
-def test_settings_that_lock_out_are_undone_and_the_play_says_so(host: Host, target: Target) -> None:
-    before = host.check_output(SETTINGS)
-    answer = make_mistake(host, "sshd", sshd_groups=["nogroup"])
-    assert answer.returncode == 2
-    assert "has undone them by itself" in answer.stdout
-    assert "sshd_" in answer.stdout
-    assert host.check_output(SETTINGS) == before
-    assert ssh(target.ipv4, "true").returncode == 0
-
-
-def test_settings_that_sshd_refuses_are_not_put_in_use(host: Host) -> None:
-    before = host.check_output(SETTINGS)
-    host.check_output("echo 'PermitRootLogin perhaps' > /var/lib/molam-try/sshd")
-    answer = host.run("molam-try sshd")
-    assert answer.rc == 1
-    assert "perhaps" in answer.stderr
-    assert host.check_output(SETTINGS) == before
-    assert host.check_output("molam-try sshd") == "sshd: unchanged"
