@@ -47,3 +47,26 @@ def test_comes_back_when_it_is_killed(host: Host, site: Site, what: str) -> None
         again = len(taken())
         wait_until(lambda: len(taken()) >= again + ENOUGH)
     wait_until(lambda: stored(host, taken()) == (len(taken()), len(taken())))
+
+
+@pytest.mark.debian("13")
+def test_what_stands_still_is_ended_and_comes_back(host: Host, site: Site) -> None:
+    """Receiver and worker both, at once: each has 30 s to say that it is well."""
+    slot = slot_in_use(host)
+    units = [f"molam-webhook@{slot}", f"molam-webhook-worker@{slot}"]
+    pids = f"systemctl show --value --property=MainPID {' '.join(units)}"
+    began = host.check_output("date +%s")
+    stopped = set(host.check_output(pids).split())
+
+    def taken() -> list[str]:
+        return [event_id for event_id, status in answers if status == 200]
+
+    with load(site) as answers:
+        wait_until(lambda: len(taken()) >= ENOUGH)
+        host.check_output(f"kill -STOP {' '.join(stopped)}")
+        wait_until(lambda: not stopped & set(host.run(pids).stdout.split()))
+        again = len(taken())
+        wait_until(lambda: len(taken()) >= again + ENOUGH)
+    for unit in units:
+        assert "Watchdog timeout" in host.check_output(f"journalctl --unit={unit} --since=@{began} --output=cat")
+    wait_until(lambda: stored(host, taken()) == (len(taken()), len(taken())))
