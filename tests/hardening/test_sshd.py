@@ -45,7 +45,7 @@ def test_who_is_in_no_group_of_administrators_stays_out(host: Host, target: Targ
         host.check_output("usermod --append --groups sudo visitor")
         assert come_in(target, "visitor").returncode == 0
     finally:
-        # A session takes a moment to end, and who still has a process is not removed. Not by a kill, which would leave a
+        # A session takes a moment to end, and who still has a process is not removed. A kill would leave a
         # unit that has failed.
         host.run("loginctl terminate-user visitor")
         host.check_output("timeout 20 sh -c 'while pgrep -u visitor; do sleep 0.1; done'; userdel --remove visitor")
