@@ -9,12 +9,14 @@ import os
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 import testinfra
+import yaml
 from cryptography import x509
 from testinfra.host import Host
 
@@ -25,12 +27,18 @@ ROOT = Path(__file__).resolve().parents[2]
 INVENTORY = ROOT / "molecule" / "acme" / "inventory"
 # The CA's root, on its own host.
 CA_ROOT = "/root/ca-root.pem"
+# A file that nginx reads, where a test wants one.
+BROKEN = "/etc/nginx/conf.d/zz-broken.conf"
+# Trusts the placeholder too.
+ANYONES = ssl.create_default_context()
+ANYONES.check_hostname, ANYONES.verify_mode = False, ssl.CERT_NONE
 
 
 @pytest.fixture(scope="module")
-def ca_address(host: Host) -> str:
+def ca_address() -> str:
     """Return the CA's address."""
-    return str(host.ansible("debug", "msg={{ hostvars['acme-ca'].ansible_host }}", check=False)["msg"])
+    inventory = yaml.safe_load((INVENTORY / "hosts.yml").read_text())
+    return str(inventory["acme_ca"]["hosts"]["acme-ca"]["ansible_host"])
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +77,21 @@ def ca_down(host: Host, ca_address: str) -> Callable[[], contextlib.AbstractCont
 
 def run_site(**variables: object) -> subprocess.CompletedProcess[str]:
     """Run the whole playbook against the host, with variables over those of its inventory."""
+    return run_play(ROOT / "site.yml", **variables)
+
+
+def run_play(play: Path, **variables: object) -> subprocess.CompletedProcess[str]:
+    """Run a playbook against the host, with variables over those of its inventory."""
+    # As people run it. Molecule has settings of its own, and asks for colours in the middle of sentences.
+    settings = {
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_ROLES_PATH": str(ROOT / "roles"),
+        "ANSIBLE_FORCE_COLOR": "0",
+    }
     return subprocess.run(
-        ["ansible-playbook", "--inventory", INVENTORY, "--extra-vars", json.dumps(variables), "site.yml"],
+        ["ansible-playbook", "--inventory", INVENTORY, "--extra-vars", json.dumps(variables), play],
         cwd=ROOT,
-        # As people run it. Molecule has settings of its own, and asks for colours in the middle of sentences.
-        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
+        env=os.environ | settings,
         capture_output=True,
         text=True,
         check=False,
@@ -88,6 +106,33 @@ def served(site: Site, name: str = "", *, trust: ssl.SSLContext | None = None) -
         context.wrap_socket(plain, server_hostname=name or site.domain) as tls,
     ):
         return x509.load_der_x509_certificate(tls.getpeercert(binary_form=True) or b"")
+
+
+def names(certificate: x509.Certificate) -> set[str]:
+    """Return the names that a certificate is for."""
+    extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    return set(extension.value.get_values_for_type(x509.DNSName))
+
+
+def wait_for_another(site: Site, old: x509.Certificate) -> x509.Certificate:
+    """Return the certificate that is served in place of another: nginx reloads in its own time."""
+    for _ in range(50):
+        if served(site, trust=ANYONES) != old:
+            return served(site)
+        time.sleep(0.1)
+    pytest.fail("the same certificate is served for 5 s")
+
+
+def renew(host: Host) -> int:
+    """Run what the timer runs, and return its exit status."""
+    # systemd would call five runs in ten seconds too many.
+    return int(host.run("systemctl reset-failed certbot.service; systemctl start certbot.service").rc)
+
+
+def told(host: Host) -> str:
+    """Return what the last run of the timer's unit told."""
+    run = host.check_output("systemctl show --property=InvocationID --value certbot.service")
+    return str(host.check_output(f"journalctl --output=cat --no-pager _SYSTEMD_INVOCATION_ID={run}"))
 
 
 def due(host: Host) -> None:

@@ -21,6 +21,19 @@ from testinfra.host import Host
 
 WEBHOOK_PATH = "/molam/webhook"
 
+# A play that configures nginx and nothing else.
+NGINX_ALONE = """
+- hosts: webhook
+  gather_facts: false
+  become: true
+  tasks:
+    - ansible.builtin.setup:
+        gather_subset: ["!all", "!min", distribution]
+    - ansible.builtin.import_role:
+        name: nginx
+        tasks_from: activate
+"""
+
 
 @dataclass(frozen=True)
 class Site:

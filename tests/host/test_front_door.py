@@ -21,24 +21,11 @@ import pytest
 from molam_webhook import signature
 from testinfra.host import Host
 
-from .conftest import WEBHOOK_PATH, Site, new_event, slot_in_use
+from .conftest import NGINX_ALONE, WEBHOOK_PATH, Site, new_event, slot_in_use
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG = "/var/log/nginx/molam-webhook.log"
 EVENTS = 2000
-
-# Configures nginx alone, with what is said on the command line.
-PLAY = """
-- hosts: webhook
-  gather_facts: false
-  become: true
-  tasks:
-    - ansible.builtin.setup:
-        gather_subset: ["!all", "!min", distribution]
-    - ansible.builtin.import_role:
-        name: nginx
-        tasks_from: activate
-"""
 
 
 def connect(site: Site, port: int = 443, *, source: str | None = None) -> socket.socket:
@@ -318,7 +305,7 @@ def known_sender(
     the inventory has it.
     """
     play = tmp_path_factory.mktemp("front_door") / "play.yml"
-    play.write_text(PLAY)
+    play.write_text(NGINX_ALONE)
     me = f"{own_address(site)}/32"
     try:
         configure(request, host, play, administrator=[], sender=[me], proxies=[me])

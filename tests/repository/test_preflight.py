@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.pairs import Pair, make
+
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "whsec_q8Vw3LmZr5Kt1Yh7Nd0b"  # noqa: S105  made up for this test
 
@@ -101,6 +103,40 @@ def test_fault_is_told(tmp_path: Path, variables: dict[str, Any], words: list[st
     assert SECRET not in message
     # The fault is found on the control machine: nothing was asked of the host.
     assert "Read the facts" not in message
+
+
+def given(folder: Path, pair: Pair) -> dict[str, Any]:
+    """Return the variables of a pair that is given, its key encrypted with the password in ``password``."""
+    password, key = folder / "password", folder / "key.pem"
+    password.write_text("long enough")
+    key.write_text(pair.key_pem())
+    subprocess.run(
+        ["ansible-vault", "encrypt", "--vault-password-file", password, key], check=True, capture_output=True
+    )
+    certificate = folder / "certificate.pem"
+    certificate.write_text(pair.pem)
+    return {
+        "nginx_tls_certificate": str(certificate),
+        "nginx_tls_certificate_key": str(key),
+        "nginx_tls_ca_bundle": str(certificate),
+    }
+
+
+def test_certificate_that_no_caller_accepts_is_told(tmp_path: Path) -> None:
+    variables = given(tmp_path, make("stranger.example", days=(-90, -1)))
+    answer = preflight(tmp_path, variables, ANSIBLE_VAULT_PASSWORD_FILE=str(tmp_path / "password"))
+    assert answer.returncode == 2, answer.stdout
+    message = " ".join(answer.stdout.split())
+    assert "Nothing was changed, and the host serves with the certificate that it has" in message
+    assert "main.yml: nginx_tls_certificate wants a valid one; 'CN=stranger.example' ran out on" in message
+    assert "it is for stranger.example, not for webhooks.shop.test" in message
+    assert "Read the facts" not in message
+
+
+def test_certificate_with_an_encrypted_key_passes(tmp_path: Path) -> None:
+    variables = given(tmp_path, make(GOOD["molam_domain"])) | host_with(tmp_path, DEBIAN.format(13))
+    answer = preflight(tmp_path, variables, ANSIBLE_VAULT_PASSWORD_FILE=str(tmp_path / "password"))
+    assert answer.returncode == 0, answer.stdout
 
 
 @pytest.mark.parametrize("release", [12, 13])
