@@ -144,6 +144,7 @@ def test_with_the_ca_down_the_old_one_is_served_and_the_unit_fails(host: Host, s
         assert site.send(new_event()).status_code == 200
         assert "certbot.service" in host.check_output("systemctl list-units --failed --no-legend --plain")
         assert "molam_failed_units is 1" in host.run("molam-check").stdout
+    due(host)
     assert renew(host) == 0
     assert names(wait_for_another(site, old)) == names(old)
 

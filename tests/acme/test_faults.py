@@ -23,6 +23,7 @@ from .conftest import BROKEN, due, names, renew, run_play, run_site, served, tol
 SITE = "/etc/nginx/conf.d/molam-webhook.conf"
 SETTINGS = "/etc/molam-certificate.json"
 LONG_AGO = (-90, -1)
+STRANGERS = make("stranger.example")
 
 
 @contextlib.contextmanager
@@ -94,7 +95,6 @@ def test_name_that_the_dns_does_not_know(host: Host, site: Site, ca_host: Host) 
         assert renew(host) != 0
         assert "A name does not lead here in the public DNS. Set its A record" in told(host)
         assert f"Domain: {site.domain}" in told(host)
-    assert renew(host) == 0
 
 
 def test_ca_that_the_hosts_dns_does_not_know(host: Host, site: Site) -> None:
@@ -117,39 +117,41 @@ def test_name_that_nginx_does_not_serve(host: Host, site: Site, ca_host: Host) -
     assert ca_host.check_output(orders) == before
 
 
-@pytest.mark.parametrize("days", [LONG_AGO, (-1, 30)], ids=["expired", "foreign"])
-def test_other_certificate_in_place_is_replaced(host: Host, site: Site, days: tuple[int, int]) -> None:
-    """Where nginx has its own, and where certbot has its own too."""
+@pytest.mark.parametrize(
+    ("other", "in_place_of_links"),
+    [(make("webhooks.acme.test", days=LONG_AGO), False), (STRANGERS, False), (STRANGERS, True)],
+    ids=["expired", "foreign", "foreign, over certbot's links"],
+)
+def test_other_certificate_where_certbot_has_its_own(
+    host: Host, site: Site, ca_host: Host, other: Pair, *, in_place_of_links: bool
+) -> None:
     good = served(site)
-    other = make(site.domain if days == LONG_AGO else "stranger.example", days=days)
-    put(host, "/etc/letsencrypt/live/molam", other, in_place_of_links=days != LONG_AGO)
-    put(host, "/etc/molam-tls", other, in_place_of_links=True)
-    host.check_output("systemctl reload nginx")
-    with pytest.raises(ssl.SSLError):
-        wait_for_another(site, good)
-    if days == LONG_AGO:
-        assert "molam_certificate_remaining_ratio is -0.0" in host.run("molam-check").stdout
+    put(host, "/etc/letsencrypt/live/molam", other, in_place_of_links=in_place_of_links)
+    with limited(ca_host), untouched(host, site):
+        assert renew(host) != 0
+        assert "nginx is not given what is in /etc/letsencrypt/live/molam" in told(host)
     assert renew(host) == 0, told(host)
-    new = wait_for_another(site, other.certificate)
-    assert names(new) == {site.domain}
-    assert new != good
+    assert names(wait_for_another(site, good)) == {site.domain}
     assert host.check_output("ls /etc/letsencrypt/renewal") == "molam.conf"
 
 
-def test_foreign_pair_where_nginx_has_its_own_is_taken_away(host: Host, site: Site) -> None:
-    good, other = served(site), make("stranger.example")
-    put(host, "/etc/molam-tls", other, in_place_of_links=False)
+@pytest.mark.parametrize("other", [make("webhooks.acme.test", days=LONG_AGO), STRANGERS], ids=["expired", "foreign"])
+def test_other_certificate_where_nginx_has_its_own(host: Host, site: Site, other: Pair) -> None:
+    good = served(site)
+    put(host, "/etc/molam-tls", other, in_place_of_links=other is STRANGERS)
     host.check_output("systemctl reload nginx")
     with pytest.raises(ssl.SSLError):
         wait_for_another(site, good)
+    if other is not STRANGERS:
+        assert "molam_certificate_remaining_ratio is -0.0" in host.run("molam-check").stdout
     assert host.check_output("molam-certificate issue") == "done."
     # The same that certbot had: the CA was not asked.
     assert wait_for_another(site, other.certificate) == good
 
 
-def test_foreign_key_is_replaced(host: Host, site: Site) -> None:
+def test_foreign_key_where_certbot_has_its_own(host: Host, site: Site) -> None:
     good = served(site)
-    host.check_output("echo %s >/etc/letsencrypt/live/molam/privkey.pem", make(site.domain).key_pem())
+    host.check_output("echo %s >/etc/letsencrypt/live/molam/privkey.pem", STRANGERS.key_pem())
     assert renew(host) == 0, told(host)
     assert names(wait_for_another(site, good)) == {site.domain}
 
