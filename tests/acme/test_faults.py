@@ -130,6 +130,7 @@ def test_other_certificate_where_certbot_has_its_own(
     with limited(ca_host), untouched(host, site):
         assert renew(host) != 0
         assert "nginx is not given what is in /etc/letsencrypt/live/molam" in told(host)
+        assert "The CA's limit is reached" in told(host)
     assert renew(host) == 0, told(host)
     assert names(wait_for_another(site, good)) == {site.domain}
     assert host.check_output("ls /etc/letsencrypt/renewal") == "molam.conf"

@@ -27,6 +27,10 @@ def program() -> ModuleType:
     ("said", "advice"),
     [
         ("urn:ietf:params:acme:error:rateLimited :: There were too many requests", "The CA's limit is reached."),
+        (
+            "An unexpected error occurred:\ntoo many certificates (5) already issued, retry after 2030-01-01",
+            "The CA's limit",
+        ),
         ("  Type:   dns\n  Detail: DNS problem: NXDOMAIN looking up A for shop.test", "A name does not lead here"),
         ("  Type:   caa\n  Detail: CAA record for shop.test prevents issuance", "The DNS forbids this CA."),
         ("  Type:   connection\n  Detail: 198.51.100.1: Timeout during connect", "The CA's question did not get here."),
