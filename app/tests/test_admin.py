@@ -4,7 +4,7 @@ import asyncio
 import math
 import stat
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
@@ -21,7 +21,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from stored import store
-from support import SECRET, Postgres, Process, Service, environment, event_body, query, wait_until
+from support import SECRET, Postgres, Process, Service, Valkey, environment, event_body, query, wait_until
 
 pytestmark = pytest.mark.database
 
@@ -61,15 +61,17 @@ def test_the_receiver_says_how_it_is(serve: Serve, directory: Path) -> None:
     assert stat.S_IMODE(socket.stat().st_mode) == 0o660
     health = ask(socket, "/health")
     assert health.status_code == 200
-    assert health.json().pop("uptime_seconds") >= 0
-    assert health.json() | {"uptime_seconds": 0} == {
+    body = health.json()
+    assert body.pop("uptime_seconds") >= 0
+    assert datetime.now(UTC) - datetime.fromisoformat(body.pop("timestamp")) < timedelta(minutes=1)
+    assert body == {
         "status": "healthy",
         "database": "healthy",
         "cache": "disabled",
         "release": __version__,
-        "uptime_seconds": 0,
         "clock": Clock().state(),
     }
+    assert math.isnan(metrics(socket)["molam_webhook_cache_healthy"])
     assert ask(socket, "/livez").json() == {"status": "alive"}
     assert (ask(socket, "/readyz").status_code, ask(socket, "/readyz").json()) == (200, {"status": "ready"})
     assert ask(socket, "/health", "HEAD").content == b""
@@ -153,12 +155,26 @@ def test_a_receiver_that_drains_is_not_ready(directory: Path, monkeypatch: pytes
     assert asyncio.run(live()) == "it is stopping"
 
 
-def test_the_cache_is_told_and_is_not_needed(serve: Serve, directory: Path) -> None:
-    service, socket = receiver(serve, directory, VALKEY_URL="unix:///nonexistent/valkey.sock")
+def test_the_cache_is_told_and_is_not_needed(serve: Serve, directory: Path, valkey: Valkey) -> None:
+    service, socket = receiver(serve, directory, VALKEY_URL=valkey.url)
+
+    def told() -> tuple[float, str]:
+        return metrics(socket)["molam_webhook_cache_healthy"], ask(socket, "/health").json()["cache"]
+
+    assert told() == (1, "healthy")
+    valkey.kill()
+    # It is asked once a second at most.
+    wait_until(lambda: told() == (0, "unhealthy"))
     health = ask(socket, "/health")
-    assert (health.status_code, health.json()["status"], health.json()["cache"]) == (200, "healthy", "unhealthy")
+    assert (health.status_code, health.json()["status"]) == (200, "healthy")
     with service.client() as client:
         assert client.get("/health").json()["cache"] == "unhealthy"
+
+
+def test_the_worker_tells_of_its_cache(start_worker: Start, directory: Path) -> None:
+    socket = directory / "admin.sock"
+    start_worker(MOLAM_ADMIN_UDS=str(socket), VALKEY_URL="unix:///nonexistent/valkey.sock")
+    assert metrics(socket)["molam_webhook_cache_healthy"] == 0
 
 
 def test_a_socket_that_was_left_behind_is_replaced(serve: Serve, directory: Path) -> None:

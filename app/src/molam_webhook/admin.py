@@ -1,7 +1,7 @@
 """The endpoints for those who run a process, on a unix socket of its own that no proxy leads to.
 
-/health (with release, uptime and, of the receiver, the clock's state), /livez, /readyz and /metrics, in the process's
-own event loop: a loop that is stuck does not answer.
+/health (with the time, release, uptime and, of the receiver, the clock's state), /livez, /readyz and /metrics, in the
+process's own event loop: a loop that is stuck does not answer.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ class Admin:
             case "/health":
                 report = await self._health.report()
                 uptime = round(time.monotonic() - _STARTED)
-                body = report | {"release": __version__, "uptime_seconds": uptime}
+                timestamp = datetime.now(UTC).isoformat(timespec="milliseconds")
+                body = report | {"timestamp": timestamp, "release": __version__, "uptime_seconds": uptime}
                 if self._clock is not None:
                     body["clock"] = self._clock.state()
                 return 200 if report["status"] == HEALTHY else 503, _JSON, orjson.dumps(body)
@@ -71,6 +73,7 @@ class Admin:
             case "/metrics":
                 if self._refresh is not None:
                     await self._refresh()
+                await self._health.cache()
                 text = prometheus_client.generate_latest(prometheus_client.REGISTRY)
                 return 200, prometheus_client.CONTENT_TYPE_LATEST.encode(), text
         return 404, _JSON, orjson.dumps({"error": "not_found"})

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
+
+from prometheus_client import Gauge
 
 from molam_webhook import logs, schema
 from molam_webhook.database import ERRORS, PROBE_SECONDS, Connection
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
 HEALTHY, UNHEALTHY, DISABLED = "healthy", "unhealthy", "disabled"
 
 _NO_DATABASE = "the database cannot be used"
+
+_CACHE_HEALTHY = Gauge("molam_webhook_cache_healthy", "1 where the cache answers, 0 where it does not, NaN without one")
+_CACHE_VALUES = {HEALTHY: 1.0, UNHEALTHY: 0.0, DISABLED: math.nan}
 
 
 class Health:
@@ -44,8 +50,13 @@ class Health:
     async def report(self) -> dict[str, str]:
         """Status, database and cache. The loss of the cache costs speed only: the status is the database's."""
         database = _word(await self._works())
+        return {"status": database, "database": database, "cache": await self.cache()}
+
+    async def cache(self) -> str:
+        """The cache alone; its metric says the same from now on."""
         cache = DISABLED if self._cache is None else _word(await self._cache.healthy())
-        return {"status": database, "database": database, "cache": cache}
+        _CACHE_HEALTHY.set(_CACHE_VALUES[cache])
+        return cache
 
     async def fault(self) -> str | None:
         """Why no work should come to this process, in a few words; None when it should."""
