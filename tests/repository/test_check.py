@@ -105,6 +105,7 @@ def test_a_process_is_asked_over_its_socket(check: ModuleType, tmp_path: Path) -
         ("molam_dead_forwards", 0, 1),
         ('molam_filesystem_free_ratio{path="/"}', 0.15, 0.14),
         ("molam_memory_available_ratio", 0.05, 0.04),
+        ("molam_cache_healthy", 1, 0),
         ("molam_failed_units", 0, 1),
         ("molam_reboot_pending_seconds", 259200, 259201),
         ('molam_secret_age_days{secret="keyring/v1"}', 92, 93),
@@ -185,13 +186,37 @@ def test_whoever_logs_in_is_told_what_was_measured(check: ModuleType) -> None:
     assert "  ! No webhook is taken in.\n  NOT WELL" in told
 
 
-def test_a_counter_is_compared_with_the_last_time(check: ModuleType) -> None:
-    for name in ("molam_conflicts", "molam_unknown_kids"):
-        assert check.crossed({name: 7}, {}, LIMITS) == {}
-        assert check.crossed({name: 7}, {name: 7}, LIMITS) == {}
-        assert "rose by 2" in check.crossed({name: 9}, {name: 7}, LIMITS)[name]
-        # Its process was started anew.
-        assert check.crossed({name: 1}, {name: 7}, LIMITS) == {}
+@pytest.mark.parametrize("name", ["molam_conflicts", "molam_unknown_kids"])
+def test_a_rise_is_what_came_since_the_last_time(check: ModuleType, name: str) -> None:
+    assert check.crossed({name: 7}, {}, LIMITS) == {}
+    assert check.crossed({name: 7}, {name: 7}, LIMITS) == {}
+    assert "rose by 2" in check.crossed({name: 9}, {name: 7}, LIMITS)[name]
+    assert check.crossed({name: 0}, {name: 7}, LIMITS) == {}
+
+
+def test_a_counter_of_a_new_process_rises_from_0(check: ModuleType) -> None:
+    kids = "molam_unknown_kids"
+    assert "rose by 1" in check.crossed({kids: 1}, {kids: 7}, LIMITS)[kids]
+    # Rows that somebody removed.
+    assert check.crossed({"molam_conflicts": 1}, {"molam_conflicts": 7}, LIMITS) == {}
+
+
+def test_a_rise_is_told_though_its_process_did_not_answer_meanwhile(
+    check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("CONFIG", "STATE", "TEXTFILE", "MOTD"):
+        monkeypatch.setattr(check, name, tmp_path / name)
+    nobody = {"webhook_url": "", "mail_to": ""}
+    check.CONFIG.write_text(json.dumps(nobody | {"host": "x", "domain": "x", "filesystems": [], "limits": LIMITS}))
+    monkeypatch.setattr(sys, "argv", ["molam-check", "--tell"])
+    for measured in ({"molam_unknown_kids": 7.0}, {}, {"molam_unknown_kids": 9.0}):
+        monkeypatch.setattr(check, "measure", lambda *_, measured=measured: measured)
+        check.main()
+    assert [line.partition(",")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "all well",
+        "all well",
+        "molam_unknown_kids rose by 2",
+    ]
 
 
 def test_the_certificate_that_is_served_is_measured(
