@@ -61,6 +61,23 @@ def test_from_the_sender_to_the_order(serve: Callable[..., Service], start_worke
 
 
 @database
+def test_both_logs_name_the_same_payment(serve: Callable[..., Service], start_worker: Start) -> None:
+    service, worker = serve(), start_worker()
+    about = {
+        "payment.succeeded": {"id": "pi_1", "payment_intent": "not asked"},
+        "refund.succeeded": {"id": "re_1", "payment_intent": "pi_1"},
+        "dispute.opened": {"id": "dp_1", "payment_intent": "pi_1"},
+        "customer.created": {"id": "cus_1"},
+    }
+    for number, (event_type, data) in enumerate(about.items()):
+        service.deliver(event_body(f"evt_{number}", event_type, **data))
+    wait_until(lambda: len(worker.events("event_applied")) == len(about))
+    for lines in service.lines(), worker.events("event_applied"):
+        payments = {line["event_type"]: line["payment_id"] for line in lines if "event_type" in line}
+        assert payments == dict.fromkeys(about, "pi_1") | {"customer.created": "cus_1"}
+
+
+@database
 def test_it_comes_back_when_the_database_does(postgres: Postgres, start_worker: Start, url: str) -> None:
     worker = start_worker(MOLAM_WORKER_POLL_SECONDS="300", MOLAM_HANDLERS="witness")
     store(url, told("evt_1"))

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import orjson
 
-from molam_webhook import admin, logs, metrics, sentry, signature
+from molam_webhook import admin, logs, metrics, orders, sentry, signature
 from molam_webhook import event as events
 from molam_webhook.batcher import Batcher
 from molam_webhook.clock import Clock
@@ -235,8 +235,8 @@ class Receiver:
         if isinstance(event, Outcome):
             return Answer(event, kid)
         delivery = Delivery.of(event, body, header.decode(), kid)
-        data = event.data or {}
-        return Answer(outcome, kid, delivery, logs.plain(data.get("id")), logs.plain(data.get("amount")))
+        payment, amount = orders.payment_intent_id(event), (event.data or {}).get("amount")
+        return Answer(outcome, kid, delivery, logs.plain(payment), logs.plain(amount))
 
     def _limit(self, answer: Answer, source: Source) -> Answer:
         """Count a failed verification against its caller, and refuse it as one too many beyond the limit.

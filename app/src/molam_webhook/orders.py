@@ -82,12 +82,15 @@ async def apply(connection: Connection, event: Event, received_at: datetime) -> 
 
 
 def payment_intent_id(event: Event) -> object:
-    """The id of the payment that an event is about: a refund names it, a payment is it."""
+    """The id of the payment that an event is about: a payment is it, others (a refund, a dispute) may name it.
+
+    Of what names none, its own id.
+    """
     data = event.data or {}
+    if event.type in _PAYMENT_FACTS:
+        return data.get("id")
     names = ("payment_intent", "payment_intent_id", "payment_id", "id")
-    if event.type in _REFUND_FACTS:
-        return next((data[name] for name in names if data.get(name) is not None), None)
-    return data.get("id")
+    return next((data[name] for name in names if data.get(name) is not None), None)
 
 
 def read_payment(event: Event) -> Payment:
