@@ -32,6 +32,10 @@ GRANT SELECT, INSERT ON shop.acts TO molam_webhook_worker
 """
 
 
+class Panic(BaseException):
+    """What a library raises that nobody is to catch."""
+
+
 async def witness(connection: Connection, event: Event, _received_at: datetime) -> None:
     """Leave a row, then do as told."""
     await connection.execute("INSERT INTO shop.acts (act, event_id) VALUES ($1, $2)", uuid4(), event.id)
@@ -48,6 +52,8 @@ async def witness(connection: Connection, event: Event, _received_at: datetime) 
             await asyncio.sleep(3600)
         case "cancel":
             raise asyncio.CancelledError
+        case "panic":
+            raise Panic("it is not an Exception")
         case "refuse":
             raise Unprocessable("it is not ours")
 

@@ -15,7 +15,7 @@ from local_server import Answer, LocalServer
 from molam_webhook import __version__, logs, sentry
 from molam_webhook.config import Settings
 from stored import store
-from support import SECRET, Postgres, Process, Service, environment, event_body, signed_headers, wait_until
+from support import SECRET, Postgres, Process, Service, environment, event_body, run_cli, signed_headers, wait_until
 
 PRIVATE = "card-4242-of-a-customer"
 
@@ -123,6 +123,24 @@ def test_the_receiver_reports(serve: Callable[..., Service], ingest: Ingest) -> 
     everything = ingest.envelopes()[0].decode()
     for private in (PRIVATE, SECRET, "v1=", "pi_evt_1"):
         assert private not in everything
+
+
+@pytest.mark.database
+@pytest.mark.parametrize(("command", "name"), [("serve", "receiver_failed"), ("worker", "worker_failed")])
+def test_what_ends_a_process_is_logged_and_reported(
+    postgres: Postgres, database: str, directory: Path, ingest: Ingest, command: str, name: str
+) -> None:
+    arguments = [command, "--uds", str(directory / "http.sock")] if command == "serve" else [command]
+    nobody = str(directory / "nobody")
+    ended = run_cli(*arguments, env=environment(postgres.url(database), SENTRY_DSN=ingest.dsn, NOTIFY_SOCKET=nobody))
+    assert ended.returncode == 1
+    assert not ended.stderr
+    (line,) = [line for line in map(json.loads, ended.stdout.splitlines()) if line["event"] == name]
+    assert (line["level"], line["error"]) == ("error", "FileNotFoundError")
+    assert line["stack"].startswith("notify.py:")
+    (event,) = [event for event in ingest.events() if event["message"] == name]
+    assert event["tags"] == {"error": "FileNotFoundError"}
+    assert "notify" in [value["stacktrace"]["frames"][-1]["function"] for value in event["exception"]["values"]]
 
 
 @pytest.mark.database

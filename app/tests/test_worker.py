@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -75,6 +76,16 @@ def test_both_logs_name_the_same_payment(serve: Callable[..., Service], start_wo
     for lines in service.lines(), worker.events("event_applied"):
         payments = {line["event_type"]: line["payment_id"] for line in lines if "event_type" in line}
         assert payments == dict.fromkeys(about, "pi_1") | {"customer.created": "cus_1"}
+
+
+@database
+def test_what_ends_it_is_one_line_with_where_it_came_from(start_worker: Start, url: str) -> None:
+    worker = start_worker(MOLAM_HANDLERS="witness")
+    store(url, told("evt_1", do="panic"))
+    assert worker.wait() == 1
+    (line,) = worker.events("worker_failed")
+    assert (line["level"], line["error"], line["message"]) == ("error", "Panic", "it is not an Exception")
+    assert re.match(r"merchant\.py:\d+ witness < handling\.py:\d+ ", str(line["stack"]))
 
 
 @database

@@ -7,7 +7,9 @@ import asyncio
 import logging
 import logging.config
 import sys
+import traceback
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import orjson
@@ -97,6 +99,17 @@ def describe(error: BaseException) -> dict[str, str | None]:
     """
     message = next(iter(str(error).splitlines()), "")[:MAX_TEXT_CHARACTERS]
     return {"error": type(error).__name__, "message": message, "sqlstate": getattr(error, "sqlstate", None)}
+
+
+def describe_end(error: BaseException) -> dict[str, str | None]:
+    """The exception that ends a process as log fields: as `describe` does, with where it was raised, the innermost call
+    first. Of a group's exceptions the first is told: the others follow from it.
+    """
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    stack = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+    return describe(error) | {"stack": stack}
 
 
 _flushing: asyncio.Handle | None = None

@@ -1,13 +1,16 @@
 """The processes: `serve` and `worker`."""
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from molam_webhook import logs
+from molam_webhook import logs, sentry
 from molam_webhook.cli.output import S, load
 from molam_webhook.config import ReceiverSettings, WorkerSettings
+from molam_webhook.logs import logger
 
 admin_option = click.option(
     "--admin-uds",
@@ -27,7 +30,8 @@ def serve(uds: Path | None, host: str, port: int, admin_uds: Path | None) -> Non
     # Imported where it is used: each command starts with no more than it needs.
     from molam_webhook.serve import serve as run
 
-    run(settings, uds=uds, host=host, port=port)
+    with _telling("receiver_failed"):
+        run(settings, uds=uds, host=host, port=port)
 
 
 @click.command()
@@ -36,11 +40,12 @@ def worker(admin_uds: Path | None) -> None:
     """Act on stored events until stopped."""
     settings = _with_admin(load(WorkerSettings), admin_uds)
     logs.configure(settings.log_level)
-    asyncio.run(_work(settings))
+    with _telling("worker_failed"):
+        asyncio.run(_work(settings))
 
 
 async def _work(settings: WorkerSettings) -> None:
-    from molam_webhook import admin, sentry
+    from molam_webhook import admin
     from molam_webhook.backlog import Monitor
     from molam_webhook.health import Health
     from molam_webhook.worker import Worker
@@ -50,7 +55,21 @@ async def _work(settings: WorkerSettings) -> None:
     health = Health(settings.open_cache(), monitor.works, monitor.connect)
     async with admin.serving(settings.molam_admin_uds, health, monitor.refresh):
         await Worker(settings, on_stop=health.drain).run()
-    sentry.stop()
+
+
+@contextlib.contextmanager
+def _telling(event: str) -> Iterator[None]:
+    """Log as `event`, and report, what would end the process as a traceback; it ends with status 1."""
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        # Some libraries raise what is no Exception (a panic in Rust).
+        logger.error(event, **logs.describe_end(error))
+        raise SystemExit(1) from None
+    finally:
+        sentry.stop()
 
 
 def _with_admin(settings: S, admin_uds: Path | None) -> S:
