@@ -25,6 +25,8 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ReceiverSettings.load()
     assert settings.molam_webhook_path == "/molam/webhook"
     assert (settings.database_pool_min, settings.database_pool_max) == (5, 20)
+    assert settings.database_pool_idle_seconds == 30
+    assert settings.log_level == "info"
     assert settings.keyring.default_kid == b"v1"
     assert settings.keyring.keys[b"v1"].secret == GOOD.encode()
     assert GOOD not in repr(settings)

@@ -12,6 +12,7 @@ import pytest
 from molam_webhook import events, requeue, retention
 from molam_webhook.database import session
 from molam_webhook.events import Filter
+from processing import Start
 from stored import store
 from support import Postgres, Process, Service, count, environment, event_body, query, run_cli, wait_until
 
@@ -234,6 +235,32 @@ def test_prune_removes_what_is_done_and_old_and_keeps_its_id(
     assert json.loads(cli(worker, "prune", "--older-than", "35d", "--yes", "--json")) == {"removed": 0}
     shown = json.loads(cli(worker, "show", "evt_old", "--json"))
     assert (shown["payload"], shown["state"]) == (None, None)
+
+
+def test_what_was_pruned_is_a_duplicate_for_ever(
+    url: str, worker: str, serve: Callable[..., Service], start_worker: Start
+) -> None:
+    service = serve()
+    start_worker()
+
+    def deliver(event_id: str) -> str:
+        return str(service.deliver(event_body(event_id)).json()["status"])
+
+    def orders() -> set[tuple[object, ...]]:
+        return {tuple(row) for row in query(url, "SELECT last_event_id, status, updated_at FROM orders")}
+
+    assert deliver("evt_1") == "accepted"
+    wait_until(lambda: states(url)["evt_1"][0] == "done")
+    before = orders()
+    query(url, "UPDATE webhook_deliveries SET created_at = created_at - interval '400 days'")
+    assert json.loads(cli(worker, "prune", "--older-than", "399d", "--yes", "--json")) == {"removed": 1}
+    assert deliver("evt_1") == "duplicate"
+    # Once this one is done, anything that came before it would be.
+    assert deliver("evt_2") == "accepted"
+    wait_until(lambda: states(url).get("evt_2", ("",))[0] == "done")
+    assert set(states(url)) == {"evt_2"}
+    assert {order for order in orders() if order[0] == "evt_1"} == before
+    assert count(url, "event_conflicts") == 0
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from molam_webhook.database import Database
 from molam_webhook.event import Event
 from molam_webhook.inbox import INBOX, Delivery, Inbox
 from molam_webhook.outcomes import Outcome
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 from support import SECRET, Postgres, count, query
 
@@ -72,6 +73,19 @@ def _refusal(request: pytest.FixtureRequest, url: str) -> Iterator[None]:
 
 def delivery(event_id: str, event_type: str = "payment.succeeded", payload: bytes = b"{}") -> Delivery:
     return Delivery.of(Event(event_id, event_type, None, None), payload, "t=1,v1=ab", "v1")
+
+
+def test_commits_and_conflicts_are_counted(deliver: Deliver) -> None:
+    def read() -> list[float]:
+        names = "commit_seconds_count", "commit_seconds_sum", "conflicts_total"
+        return [REGISTRY.get_sample_value(f"molam_webhook_{name}") or 0.0 for name in names]
+
+    before = read()
+    bodies = b"{}", b"{}", b"[]", b"[1]"
+    assert deliver([delivery("evt_1", payload=body) for body in bodies]) == [ACCEPTED, DUPLICATE, DUPLICATE, DUPLICATE]
+    commits, seconds, conflicts = (after - earlier for after, earlier in zip(read(), before, strict=True))
+    assert (commits, conflicts) == (1, 2)
+    assert seconds > 0
 
 
 @pytest.mark.usefixtures("_refusal")
