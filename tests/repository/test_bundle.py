@@ -142,7 +142,7 @@ def test_a_tag_is_built_as_it_is_there_whatever_came_after_it(clone: Path, bundl
     for name in ("SHA256SUMS", "install.txt"):
         mine, theirs = ((folder / name).read_text().splitlines() for folder in (tmp_path / "v0.1.0", bundle))
         assert [line for line in mine if "manifest" not in line] == [line for line in theirs if "manifest" not in line]
-    assert build(tmp_path, "--release=v0.1.0", f"--repository={clone}")["built"] is False
+    assert not build(tmp_path, "--release=v0.1.0", f"--repository={clone}")["built"]
 
 
 @pytest.mark.parametrize(
