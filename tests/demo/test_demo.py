@@ -21,16 +21,16 @@ PODMAN = ROOT / "scripts" / "podman"
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Return a copy of all that a clone of this tree would have; its demo host is gone at the end, whatever happened."""
+    """Return a copy of all that a clone of this tree would have; its demo host is gone at the end in any case."""
     folder = tmp_path_factory.mktemp("demo") / "clone"
-    listed = ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for name in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0"):
+    files: list[str | Path] = ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(files, capture_output=True, text=True, check=True).stdout.split("\0"):
         if name and (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
     yield folder
-    listed = [PODMAN, "ps", "--all", "--quiet", f"--filter=label=molam.checkout={folder}"]
-    for container in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split():
+    containers: list[str | Path] = [PODMAN, "ps", "--all", "--quiet", f"--filter=label=molam.checkout={folder}"]
+    for container in subprocess.run(containers, capture_output=True, text=True, check=True).stdout.split():
         subprocess.run([PODMAN, "rm", "--force", container], check=True)
 
 
