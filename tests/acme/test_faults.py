@@ -172,7 +172,8 @@ def test_wrong_permissions_are_mended_and_told(host: Host, site: Site) -> None:
     assert renew(host) == 0, told(host)
     wait_for_another(site, good)
     for path, mode in changed.items():
-        assert f"mended: {path} was 65534:65534 {mode}" in told(host)
+        # That one is a folder of the unit's own: systemd has mended it before the program looks.
+        assert path == "/var/lib/molam-acme" or f"mended: {path} was 65534:65534 {mode}" in told(host)
     right = host.check_output(f"stat --dereference --format='%a %u' {' '.join(changed)}").splitlines()
     assert right == ["755 0", "700 0", "600 0", "700 0", "600 0"]
 
