@@ -6,6 +6,7 @@ What a stranger or the sender would see is asked from the control machine, over 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import ssl
 import time
@@ -58,20 +59,33 @@ class Site:
             timeout=10,
         )
 
-    def request(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401  httpx's own
-        """Send one request over HTTPS and return the answer."""
-        with self.client() as client:
-            return client.request(method, path, extensions={"sni_hostname": self.domain}, **options)
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        client: httpx.Client | None = None,
+        **options: Any,  # noqa: ANN401  httpx's own
+    ) -> httpx.Response:
+        """Send one request over HTTPS and return the answer. A client that is given keeps its connection."""
+        with contextlib.nullcontext(client) if client else self.client() as used:
+            return used.request(method, path, extensions={"sni_hostname": self.domain}, **options)
 
     def send(
-        self, event: dict[str, Any], *, kid: str | None = None, secret: str | None = None, age_ms: int = 0
+        self,
+        event: dict[str, Any],
+        *,
+        kid: str | None = None,
+        secret: str | None = None,
+        age_ms: int = 0,
+        client: httpx.Client | None = None,
     ) -> httpx.Response:
         """Send an event as the sender would, signed now or earlier, with the site's key or another."""
         body = json.dumps(event).encode()
         signed_ms = int(time.time() * 1000) - age_ms
         signed = signature.sign(body, (secret or self.secret).encode(), signed_ms, kid or self.kid)
         headers = {"Content-Type": "application/json", "Molam-Signature": signed}
-        return self.request("POST", WEBHOOK_PATH, content=body, headers=headers)
+        return self.request("POST", WEBHOOK_PATH, client=client, content=body, headers=headers)
 
 
 @pytest.fixture(scope="module")

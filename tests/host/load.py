@@ -13,20 +13,25 @@ from .conftest import Site, new_event
 
 
 @contextmanager
-def load(site: Site, senders: int = 4) -> Iterator[list[tuple[str, int]]]:
-    """Send events of their own from a few senders all the while; yields ids and answers, 0 where none came."""
+def load(site: Site, senders: int = 4, *, pause_seconds: float = 0) -> Iterator[list[tuple[str, int]]]:
+    """Send events of their own from a few senders all the while; yields ids and answers, 0 where none came.
+
+    Every second sender keeps its connection, the others make one for each event.
+    """
     answers: list[tuple[str, int]] = []
     over = threading.Event()
 
-    def send() -> None:
+    def send(kept: httpx.Client | None) -> None:
         while not over.is_set():
             event = new_event()
             try:
-                answers.append((event["id"], site.send(event).status_code))
+                answers.append((event["id"], site.send(event, client=kept).status_code))
             except httpx.HTTPError:
                 answers.append((event["id"], 0))
+            over.wait(pause_seconds)
 
-    threads = [threading.Thread(target=send) for _ in range(senders)]
+    keeping = [site.client() if number % 2 else None for number in range(senders)]
+    threads = [threading.Thread(target=send, args=[kept]) for kept in keeping]
     for sender in threads:
         sender.start()
     try:
@@ -35,6 +40,8 @@ def load(site: Site, senders: int = 4) -> Iterator[list[tuple[str, int]]]:
         over.set()
         for sender in threads:
             sender.join()
+        for kept in filter(None, keeping):
+            kept.close()
 
 
 def stored(host: Host, event_ids: list[str]) -> tuple[int, int]:

@@ -43,7 +43,7 @@ def change(host: Host) -> Iterator[Callable[[str], None]]:
 
     yield write
     host.check_output(f"cat > {SETTINGS} <<'END'\n{good}\nEND")
-    host.check_output(f"molam-webhook-switch {release_in_use(host)}")
+    host.check_output("molam-webhook-switch apply")
 
 
 def test_no_request_is_dropped(host: Host, site: Site, change: Callable[[str], None]) -> None:
@@ -53,7 +53,7 @@ def test_no_request_is_dropped(host: Host, site: Site, change: Callable[[str], N
     with load(site) as answers:
         for number in range(3):
             change(f"DATABASE_POOL_IDLE_SECONDS={31 + number}")
-            assert host.check_output(f"molam-webhook-switch {release}").splitlines()[-1].endswith(f"serves {release}")
+            assert host.check_output("molam-webhook-switch apply").splitlines()[-1].endswith(f"serves {release}")
     assert slot_in_use(host) != before
     assert len(answers) > 20
     assert [answer for answer in answers if answer[1] != 200] == []
@@ -71,7 +71,7 @@ def test_a_new_key_overlaps_with_the_old_one(host: Host, site: Site) -> None:
     def put_in_use(keys: dict[str, Any]) -> None:
         wanted = json.dumps({"keyring": json.dumps(keys, sort_keys=True)})
         host.check_output(f"molam-webhook-credentials <<'END'\n{wanted}\nEND")
-        host.check_output(f"molam-webhook-switch {release_in_use(host)}")
+        host.check_output("molam-webhook-switch apply")
 
     assert site.send(new_event(), kid="v-new", secret=secret).json() == {"error": "unknown_key"}
     try:
@@ -86,7 +86,7 @@ def test_a_new_key_overlaps_with_the_old_one(host: Host, site: Site) -> None:
 
 def test_the_same_again_changes_nothing(host: Host) -> None:
     serving = receiver(host)
-    assert host.check_output(f"molam-webhook-switch {release_in_use(host)}") == "unchanged"
+    assert host.check_output("molam-webhook-switch apply") == "unchanged"
     assert receiver(host) == serving
 
 
@@ -96,7 +96,7 @@ def test_the_same_again_changes_nothing(host: Host) -> None:
 def test_settings_that_the_receiver_refuses(host: Host, change: Callable[[str], None], line: str) -> None:
     serving = receiver(host)
     change(line)
-    answer = host.run(f"molam-webhook-switch {release_in_use(host)}")
+    answer = host.run("molam-webhook-switch apply")
     assert answer.rc == 1
     assert line.partition("=")[0] in answer.stderr
     assert "goes on with release" in answer.stderr
@@ -110,14 +110,14 @@ def test_a_release_that_does_not_start(host: Host, site: Site) -> None:
     try:
         host.check_output(f"mkdir {broken} && touch {broken}/complete && echo '{program}' > {broken}/run")
         host.check_output(f"chmod +x {broken}/run")
-        answer = host.run("molam-webhook-switch broken")
+        answer = host.run("molam-webhook-switch deploy broken")
         assert answer.rc == 1
         assert "this release is broken" in answer.stderr
         assert receiver(host) == serving
         assert site.send(new_event()).status_code == 200
     finally:
         host.run(f"rm -r {broken}")
-    assert host.run("molam-webhook-switch broken").rc == 1
+    assert host.run("molam-webhook-switch deploy broken").rc == 1
 
 
 def test_a_migration_that_waits_for_a_lock(host: Host, site: Site, change: Callable[[str], None]) -> None:
@@ -127,7 +127,7 @@ def test_a_migration_that_waits_for_a_lock(host: Host, site: Site, change: Calla
     hold = "BEGIN; LOCK TABLE alembic_version; SELECT pg_sleep(60)"
     host.check_output(f'systemd-run --quiet {session} "{hold}"')
     try:
-        answer = host.run(f"molam-webhook-switch {release_in_use(host)}")
+        answer = host.run("molam-webhook-switch apply")
         assert answer.rc == 1
         assert "migrat" in answer.stderr
         assert receiver(host) == serving
@@ -155,9 +155,9 @@ def test_killed_half_way(host: Host, site: Site, change: Callable[[str], None], 
             # Killed by a reader of its own output, as soon as it names the step.
             kill = "pkill --signal KILL --full '^/usr/bin/python3 .*molam-webhook-switch'"
             read = f'while read -r line; do case $line in *": {at}"*) {kill} ;; esac; done'
-            command = f"molam-webhook-switch {release} | {read}; exit ${{PIPESTATUS[0]}}"
+            command = f"molam-webhook-switch apply | {read}; exit ${{PIPESTATUS[0]}}"
             assert host.run(f"bash -c {shlex.quote(command)}").rc == 128 + signal.SIGKILL, at
-            again = host.check_output(f"molam-webhook-switch {release}").splitlines()[-1]
+            again = host.check_output("molam-webhook-switch apply").splitlines()[-1]
             assert again == "unchanged" or again.endswith(f"serves {release}")
             assert slot_in_use(host) != before, at
             assert not host.service(f"molam-webhook@{before}").is_running, at

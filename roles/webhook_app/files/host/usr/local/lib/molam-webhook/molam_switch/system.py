@@ -1,0 +1,43 @@
+"""Programs of the host that a switch runs, and files that appear whole."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+from pathlib import Path
+
+
+class SwitchError(Exception):
+    """The switch was not made; the text says why and what to do."""
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, keeping what it prints."""
+    return subprocess.run(  # noqa: S603  the commands are ours
+        [str(part) for part in command], capture_output=True, text=True, check=False
+    )
+
+
+def as_user(user: str, settings: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a program of a release as one of its users, with the settings and keys of a slot."""
+    return run(
+        "systemd-run",
+        "--quiet",
+        "--collect",
+        "--wait",
+        "--pipe",
+        # In the sandbox of all units with such a name.
+        f"--unit=molam-ask-{secrets.token_hex(4)}",
+        f"--property=User={user}",
+        f"--property=EnvironmentFile={settings}/environment",
+        *(f"--property=LoadCredentialEncrypted={path.stem}:{path}" for path in settings.glob("*.cred")),
+        *command,
+    )
+
+
+def link(path: Path, target: str) -> None:
+    """Make ``path`` a link to ``target``, in one step for whoever follows it."""
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target)
+    new.replace(path)
