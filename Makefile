@@ -1,6 +1,6 @@
 # Thin names for the scripts. `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help up down status setup lock lint format test test-fast molecule bench-provision bench-app
+.PHONY: help up down status setup lock lint format test test-fast molecule bench-provision bench-app bench-release
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -34,6 +34,9 @@ molecule: ## The playbooks on real systemd hosts alone
 
 bench-provision: ## Seconds from a bare host to its first webhook, and of a run that changes nothing
 	@.venv/bin/python scripts/bench-provision
+
+bench-release: ## Seconds of a deploy and a rollback, under load
+	@.venv/bin/python -m tests.release.bench
 
 bench-app: ## Events a second of the receiver, beside the guide's own stack, nginx alone and PostgreSQL alone
 	@scripts/bench-app
