@@ -9,8 +9,9 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+_NUMBER = "(0|[1-9][0-9]*)"
 # Of a pre-release too: v1.2.0rc1.
-TAG = re.compile(r"v([0-9]+)\.([0-9]+)\.([0-9]+)(?:(a|b|rc)([0-9]+))?")
+TAG = re.compile(rf"v{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:(a|b|rc){_NUMBER})?")
 
 
 class GitError(Exception):

@@ -236,6 +236,7 @@ def lose_the_sum(path: Path) -> None:
     path.with_name(f"{path.name}.sha256").unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", [damage, truncate, lose_the_sum])
 def test_a_damaged_bundle_is_built_again_with_no_network(
     clone: Path, tagged: dict[str, Any], harm: Callable[[Path], None]
@@ -251,6 +252,7 @@ def test_a_damaged_bundle_is_built_again_with_no_network(
     assert build(bundle.parent, TAG, f"--repository={clone}", env=NO_INDEX) == tagged | {"built": False}
 
 
+@pytest.mark.slow
 def test_a_damaged_wheel_is_downloaded_again(clone: Path, tagged: dict[str, Any], tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     shutil.copytree(Path(tagged["path"]).parent, cache)
