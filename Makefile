@@ -1,6 +1,6 @@
 # Thin names for the scripts. `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help up down status setup lock lint format test test-fast molecule bench-provision bench-app bench-release
+.PHONY: help up down status setup lock lint format test test-fast molecule bench-provision bench-app bench-release release
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -43,3 +43,6 @@ bench-app: ## Events a second of the receiver, beside the guide's own stack, ngi
 
 lock: ## Write the lock files anew from requirements/*.in and app/pyproject.toml
 	@scripts/lock
+
+release: ## For maintainers: commit, tag and build a release, see docs/releasing.md (VERSION=1.2.0, DRY_RUN=1)
+	@.venv/bin/python scripts/release $(if $(DRY_RUN),--dry-run) -- "$(VERSION)"

@@ -93,12 +93,21 @@ class Postgres:
         os.kill(int((self._data / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
 
     def prepare(self) -> None:
-        """Make the roles and the migrated database that a deployment makes."""
+        """Make the roles and the migrated database that a deployment makes.
+
+        With MOLAM_TEST_MIGRATE, the path of a later release's molam-webhook, that one migrates it further, as it does
+        while this release is still serving.
+        """
         for role in ("molam_webhook", "molam_webhook_worker", "molam_webhook_owner"):
             query(self.url("postgres"), f"CREATE ROLE {role} LOGIN")
         query(self.url("postgres"), f"CREATE DATABASE {DATABASE} OWNER molam_webhook_owner")
-        done = run_cli("migrate", env=environment(self.url(DATABASE, "molam_webhook_owner")))
+        env = environment(self.url(DATABASE, "molam_webhook_owner"))
+        done = run_cli("migrate", env=env)
         assert done.returncode == 0, done.stderr
+        if program := os.environ.get("MOLAM_TEST_MIGRATE"):
+            del env["PYTHONPATH"]
+            done = subprocess.run([program, "migrate"], env=env, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
 
     def url(self, database: str, user: str = "root") -> str:
         return f"postgresql://{user}@/{database}?host={self.directory}"

@@ -245,6 +245,7 @@ def test_the_worker_counts_what_waits(worker: tuple[Process, Path], url: str) ->
     assert seen["molam_webhook_oldest_pending_forward_seconds"] == 0
 
 
+@pytest.mark.later_schema
 def test_the_backlog_of_a_database_with_all_kinds(url: str) -> None:
     number = store(url, "evt_1")
     store(url, "evt_2")

@@ -16,7 +16,7 @@ from processing import Start
 from stored import store
 from support import Postgres, Process, Service, count, environment, event_body, query, run_cli, wait_until
 
-pytestmark = pytest.mark.database
+pytestmark = [pytest.mark.database, pytest.mark.later_schema]
 
 HOUR = timedelta(hours=1)
 EVERYTHING = Filter()

@@ -63,6 +63,7 @@ def fault(url: str) -> str:
     return (rows[0][0] or "") if rows else ""
 
 
+@pytest.mark.later_schema
 @database
 def test_an_event_arrives_as_it_was_received_and_signed(start_worker: Start, receiver: Receiver, url: str) -> None:
     body = b' {"id": "evt_1",  "type": "payment.succeeded", "data": {"id": "pi", "amount": 5, "currency": "XOF"}}\n'
@@ -110,6 +111,7 @@ def test_anything_but_2xx_is_tried_again(start_worker: Start, receiver: Receiver
     assert all(is_signed(request) for request in receiver.requests)
 
 
+@pytest.mark.later_schema
 @database
 def test_what_is_never_taken_is_parked_and_the_event_is_done_all_the_same(
     start_worker: Start, receiver: Receiver, url: str
@@ -181,6 +183,7 @@ def test_a_worker_killed_between_the_answer_and_the_mark_repeats_under_the_same_
     wait_until(lambda: acts(url) == ["evt_1"])
 
 
+@pytest.mark.later_schema
 @database
 def test_what_a_dead_worker_was_sending_holds_up_no_handler(start_worker: Start, receiver: Receiver, url: str) -> None:
     slow = threading.Event()
@@ -278,6 +281,7 @@ def test_what_was_taken_is_not_sent_again_because_the_answers_rest_is_missing(
     assert len(receiver.requests) == 1
 
 
+@pytest.mark.later_schema
 @database
 def test_who_has_lost_the_lease_does_not_mark_what_was_sent(
     receiver: Receiver, url: str, monkeypatch: pytest.MonkeyPatch

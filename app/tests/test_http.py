@@ -174,6 +174,7 @@ def test_a_client_that_goes_away_or_lies_about_the_length(serve: Serve, url: str
     assert count(url, "event_ids") == 1
 
 
+@pytest.mark.later_schema
 def test_another_body_under_a_known_id_is_kept_aside(serve: Serve, url: str) -> None:
     service = serve()
     first, second = event_body("evt_1"), event_body("evt_1", amount=1)
@@ -235,6 +236,7 @@ def test_forgeries_leave_nothing_behind(serve: Serve, url: str) -> None:
     assert count(url, "webhook_deliveries") == count(url, "event_ids") == count(url, "event_conflicts") == 0
 
 
+@pytest.mark.later_schema
 def test_the_self_test_never_reaches_the_inbox(serve: Serve, url: str, directory: Path) -> None:
     keyring = {kid: {"secret": SECRET + kid, "state": "active"} for kid in ("v1", "selftest")}
     service = serve(without="MOLAM_WEBHOOK_SECRET", **credentials(directory / "credentials", keyring))

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 from support import SECRET, Postgres, count, query
 
-pytestmark = pytest.mark.database
+pytestmark = [pytest.mark.database, pytest.mark.later_schema]
 
 ACCEPTED, DUPLICATE, UNAVAILABLE = Outcome.ACCEPTED, Outcome.DUPLICATE, Outcome.UNAVAILABLE
 Deliver = Callable[[Sequence[Delivery]], list[Outcome]]

@@ -12,7 +12,7 @@ from processing import settings_with
 from pydantic import SecretStr
 from support import query, wait_until
 
-pytestmark = pytest.mark.database
+pytestmark = [pytest.mark.database, pytest.mark.later_schema]
 
 BACKLOG = 5000
 TAKEN = 30

@@ -217,6 +217,7 @@ def test_a_migration_that_fails_changes_nothing(fresh: Fresh) -> None:
     assert fresh.fault() is not None
 
 
+@pytest.mark.later_schema
 @pytest.mark.database
 def test_this_release_works_with_the_schema_that_it_makes(postgres: Postgres, database: str) -> None:
     for user in (WEB, WORKER):

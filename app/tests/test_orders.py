@@ -46,6 +46,7 @@ def test_any_order_of_arrival_leaves_the_same_order(url: str, order_of_arrival: 
     assert row["last_event_id"] == f"evt_{order_of_arrival[-1]}"
 
 
+@pytest.mark.later_schema
 @database
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize(
@@ -67,6 +68,7 @@ def test_status(url: str, told: list[tuple[str, int]], status: str, backwards: b
     assert row["status"] == status
 
 
+@pytest.mark.later_schema
 @database
 def test_other_types_are_done_without_effect(url: str) -> None:
     store(url, event_body("evt_1", "payout.created", id=None))

@@ -61,6 +61,7 @@ FORBIDDEN = [
 ]
 
 
+@pytest.mark.later_schema
 def test_roles_can_do_what_they_must(postgres: Postgres, database: str) -> None:
     for role, statement in ALLOWED:
         query(postgres.url(database, role), statement)
@@ -72,6 +73,7 @@ def test_roles_can_do_no_more(postgres: Postgres, database: str) -> None:
             query(postgres.url(database, role), statement)
 
 
+@pytest.mark.later_schema
 def test_only_what_is_done_sent_and_old_is_removed_and_its_id_stays(postgres: Postgres, database: str) -> None:
     admin, worker = postgres.url(database), postgres.url(database, WORKER)
     insert = (

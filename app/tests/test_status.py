@@ -109,6 +109,7 @@ def test_a_clock_that_is_not_synchronised(directory: Path, sockets: Path) -> Non
     assert "The host's clock" not in asyncio.run(told())
 
 
+@pytest.mark.later_schema
 @pytest.mark.database
 def test_events_that_nobody_takes(env: dict[str, str], sockets: Path, url: str) -> None:
     store(url, "evt_1", age=timedelta(hours=2))
@@ -121,6 +122,7 @@ def test_events_that_nobody_takes(env: dict[str, str], sockets: Path, url: str) 
     assert any(what.startswith("No worker is ready") for what in whats)
 
 
+@pytest.mark.later_schema
 @pytest.mark.database
 def test_forwards_that_wait(env: dict[str, str], sockets: Path, url: str) -> None:
     forwarding = env | {"MOLAM_FORWARD_URL": "http://127.0.0.1:9/"}

@@ -40,6 +40,7 @@ def are_left(url: str, number: int) -> bool:
     return pending(url) <= number
 
 
+@pytest.mark.later_schema
 @database
 def test_from_the_sender_to_the_order(serve: Callable[..., Service], start_worker: Start, url: str) -> None:
     service, worker = serve(), start_worker(MOLAM_WORKER_POLL_SECONDS="300")
@@ -143,6 +144,7 @@ def test_two_workers_share_the_work(start_worker: Start, url: str) -> None:
     assert all(worker.events("event_applied") for worker in workers)
 
 
+@pytest.mark.later_schema
 @database
 def test_a_dead_workers_event_is_taken_over_at_once(start_worker: Start, url: str) -> None:
     first = start_worker(MOLAM_HANDLERS="witness", MOLAM_WORKER_LEASE_SECONDS="600")
@@ -181,6 +183,7 @@ def test_a_worker_that_stood_still_past_its_lease_commits_nothing(start_worker: 
     assert acts(url) == ["evt_1"]
 
 
+@pytest.mark.later_schema
 @database
 def test_who_has_lost_the_lease_marks_nothing(url: str) -> None:
     async def act(connection: Connection, event: Event, _received_at: datetime) -> None:
@@ -278,6 +281,7 @@ def test_a_stopped_worker_finishes_what_it_has_in_hand_and_nothing_more(start_wo
     assert query(url, "SELECT count(*) FROM webhook_deliveries WHERE lease IS NOT NULL")[0][0] == 0
 
 
+@pytest.mark.later_schema
 @database
 def test_what_fails_is_tried_again_later_and_parked_in_the_end(url: str) -> None:
     async def spoil(connection: Connection, event: Event, received_at: datetime) -> None:
@@ -340,6 +344,7 @@ def test_a_handler_that_hangs_or_is_cancelled_does_not_cost_the_worker_a_lane(
     assert acts(url) == ["evt_2"]
 
 
+@pytest.mark.later_schema
 @database
 def test_what_was_put_back_by_hand_is_nobodys(url: str) -> None:
     async def put_back(_connection: Connection, _event: Event, _received_at: datetime) -> None:

@@ -4,31 +4,58 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 
+# One process builds what several tests look at.
+pytestmark = pytest.mark.xdist_group("bundle")
+
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "roles/webhook_app/files/release/run"
+VERSION = tomllib.loads((ROOT / "app" / "pyproject.toml").read_text())["project"]["version"]
+TAG = f"v{VERSION}"
+HOST = ("--python=3.13", "--machine=x86_64")
+
+NO_INDEX = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": "/dev/null", "PIP_FIND_LINKS": ""}
 
 
-def run(cache: Path, *options: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the script for a Debian 13 host."""
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def run(
+    cache: Path, *options: str, env: Mapping[str, str] = MappingProxyType({}), umask: int = -1
+) -> subprocess.CompletedProcess[str]:
+    """Run the script with more in its environment."""
     command: list[str | Path] = [sys.executable, ROOT / "scripts" / "build-bundle", f"--cache={cache}", *options]
-    command += ["--python=3.13", "--machine=x86_64"]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, env={**os.environ, **env}, umask=umask, capture_output=True, text=True, check=False, cwd=ROOT.parent
+    )
 
 
-def build(cache: Path, *options: str) -> dict[str, str]:
-    """Build the bundle into ``cache`` and return what the script printed."""
-    answer = run(cache, *options)
+def build(
+    cache: Path,
+    release: str = "worktree",
+    *options: str,
+    env: Mapping[str, str] = MappingProxyType({}),
+    umask: int = -1,
+) -> dict[str, Any]:
+    """Build a bundle for a Debian 13 host into ``cache`` and return what the script printed."""
+    answer = run(cache, f"--release={release}", *HOST, *options, env=env, umask=umask)
     assert answer.returncode == 0, answer.stderr
-    printed: dict[str, str] = json.loads(answer.stdout)
+    printed: dict[str, Any] = json.loads(answer.stdout)
     return printed
 
 
@@ -39,7 +66,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     printed = build(folder / "cache")
     with tarfile.open(printed["path"]) as tar:
         tar.extractall(folder, filter="data")
-    return folder / printed["release"]
+    return folder / str(printed["release"])
 
 
 def test_sums_cover_every_file(bundle: Path) -> None:
@@ -47,12 +74,12 @@ def test_sums_cover_every_file(bundle: Path) -> None:
     sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
     files = {str(path.relative_to(bundle)): path for path in bundle.rglob("*") if path.is_file()}
     assert set(sums) == set(files) - {"SHA256SUMS"}
-    assert all(sums[name] == hashlib.sha256(files[name].read_bytes()).hexdigest() for name in sums)
+    assert all(sums[name] == sha256(files[name]) for name in sums)
 
 
 def test_wheels_are_those_of_the_lock_and_the_app(bundle: Path) -> None:
     locked = set(re.findall(r"sha256:([0-9a-f]{64})", (ROOT / "app" / "requirements.txt").read_text()))
-    wheels = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (bundle / "wheels").iterdir()}
+    wheels = {path.name: sha256(path) for path in (bundle / "wheels").iterdir()}
     ours = [name for name, digest in wheels.items() if digest not in locked]
     assert [name.split("-")[0] for name in ours] == ["molam_webhook"]
     listed = dict(
@@ -63,7 +90,7 @@ def test_wheels_are_those_of_the_lock_and_the_app(bundle: Path) -> None:
 
 def test_installer_is_the_locked_pip(bundle: Path) -> None:
     (pip,) = (bundle / "installer").iterdir()
-    assert hashlib.sha256(pip.read_bytes()).hexdigest() in (ROOT / "requirements" / "installer.txt").read_text()
+    assert sha256(pip) in (ROOT / "requirements" / "installer.txt").read_text()
 
 
 def test_host_files_are_those_of_the_role(bundle: Path) -> None:
@@ -76,13 +103,6 @@ def test_host_files_are_those_of_the_role(bundle: Path) -> None:
     for name, member in members.items():
         assert (member.uid, member.gid) == (0, 0)
         assert member.mode == (0o755 if "bin/" in name else 0o644), name
-
-
-def test_two_builds_are_the_same(bundle: Path, tmp_path: Path) -> None:
-    first = next((bundle.parent / "cache").glob("molam-webhook-*.tar"))
-    second = Path(build(tmp_path)["path"])
-    assert first.name == second.name
-    assert first.read_bytes() == second.read_bytes()
 
 
 def test_damaged_bundle_is_not_installed(bundle: Path, tmp_path: Path) -> None:
@@ -101,61 +121,193 @@ def test_damaged_bundle_is_not_installed(bundle: Path, tmp_path: Path) -> None:
 
 def test_no_index_is_told_plainly(tmp_path: Path) -> None:
     """Without a package index nothing is left behind, and the message says what to look at."""
-    answer = run(tmp_path, env={"PATH": "/usr/bin:/bin", "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": "/dev/null"})
+    answer = run(tmp_path, "--release=worktree", *HOST, env=NO_INDEX)
     assert answer.returncode == 1
     assert "Is the package index reachable" in answer.stderr
     assert "Traceback" not in answer.stderr
-    assert list(tmp_path.glob("*.tar")) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".cp313-x86_64.lock"]
+
+
+def test_without_a_release_only_the_hosts_files_are_packed(tmp_path: Path) -> None:
+    answer = run(tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    printed = json.loads(answer.stdout)
+    assert printed.pop("host_files") == str(next(tmp_path.glob("host-files-*.tar")))
+    assert printed == dict.fromkeys(("release", "commit", "path", "built"))
+    assert list(tmp_path.glob("molam-webhook-*")) == []
+
+
+def test_a_release_is_built_for_a_kind_of_host(tmp_path: Path) -> None:
+    answer = run(tmp_path, "--release=worktree", "--python=3.13")
+    assert answer.returncode == 2
+    assert "--release needs --python and --machine" in answer.stderr
+
+
+def git(repository: Path, *arguments: str) -> str:
+    """Run git in a repository and return what it printed."""
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@localhost")
+    command: list[str | Path] = ["git", "-C", repository, *identity, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a clone of what the working tree has, with tag v0.1.0 on it, v0.3.0 by mistake, and changes after that."""
+    """Return a repository of what the working tree has, tagged as its release, then changed, and tagged by mistake."""
     folder = tmp_path_factory.mktemp("clone")
     for part in ("app", "requirements", "roles/webhook_app/files/release"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-
-    def git(*arguments: str) -> None:
-        identity = ("-c", "user.name=Test", "-c", "user.email=test@localhost")
-        subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True)
-
-    git("init", "--initial-branch=main")
-    git("add", ".")
-    git("commit", "--message=A release")
-    for tag in ("v0.1.0", "v0.3.0"):
-        git("tag", tag)
+    git(folder, "init", "--initial-branch=main")
+    git(folder, "add", ".")
+    git(folder, "commit", "--message=A release")
+    for tag in (TAG, "v1000.0.0rc1"):
+        git(folder, "tag", tag)
     (folder / "app" / "src" / "molam_webhook" / "__init__.py").write_text("raise RuntimeError\n")
     (folder / RUN).write_text("exit 1\n")
-    git("commit", "--all", "--message=After it")
+    git(folder, "commit", "--all", "--message=After it")
+    git(folder, "switch", "--create=elsewhere")
+    git(folder, "commit", "--allow-empty", "--message=Of another branch")
+    git(folder, "tag", "v1000.0.0")
+    git(folder, "switch", "main")
     return folder
 
 
-def test_a_tag_is_built_as_it_is_there_whatever_came_after_it(clone: Path, bundle: Path, tmp_path: Path) -> None:
-    printed = build(tmp_path, "--release=v0.1.0", f"--repository={clone}")
-    tagged = subprocess.run(["git", "-C", clone, "rev-parse", "v0.1.0"], capture_output=True, text=True, check=True)
-    with tarfile.open(printed["path"]) as tar:
+@pytest.fixture(scope="module")
+def tagged(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what was printed of the release's bundle; its cache is the tests' to damage, and to mend."""
+    return build(tmp_path_factory.mktemp("tagged"), TAG, f"--repository={clone}")
+
+
+def test_a_tag_is_built_as_it_is_there_whatever_came_after_it(
+    clone: Path, tagged: dict[str, Any], bundle: Path, tmp_path: Path
+) -> None:
+    with tarfile.open(tagged["path"]) as tar:
         tar.extractall(tmp_path, filter="data")
-    manifest = json.loads((tmp_path / "v0.1.0" / "manifest.json").read_text())
-    assert manifest["release"] == printed["release"] == "v0.1.0"
-    assert manifest["commit"] == printed["commit"] == tagged.stdout.strip()
+    manifest = json.loads((tmp_path / TAG / "manifest.json").read_text())
+    assert manifest["release"] == tagged["release"] == TAG
+    assert manifest["commit"] == tagged["commit"] == git(clone, "rev-parse", TAG)
     # Nothing is known of the release but what is in it: the same wheels as those of the same content elsewhere.
     for name in ("SHA256SUMS", "install.txt"):
-        mine, theirs = ((folder / name).read_text().splitlines() for folder in (tmp_path / "v0.1.0", bundle))
+        mine, theirs = ((folder / name).read_text().splitlines() for folder in (tmp_path / TAG, bundle))
         assert [line for line in mine if "manifest" not in line] == [line for line in theirs if "manifest" not in line]
-    assert not build(tmp_path, "--release=v0.1.0", f"--repository={clone}")["built"]
+
+
+def test_it_is_the_same_whenever_and_wherever_it_is_built(clone: Path, tagged: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text("*.sql\n/src\n")
+    elsewhere = tmp_path / "another cache"
+    surroundings = {"TZ": "Pacific/Kiritimati", "SOURCE_DATE_EPOCH": "1", "PYTHONHASHSEED": "1", "LC_ALL": "C"}
+    again = build(elsewhere, TAG, f"--repository={clone}", umask=0o077, env=surroundings)
+    assert again["built"]
+    first, second = Path(tagged["path"]), Path(again["path"])
+    assert first.name == second.name
+    assert sha256(first) == sha256(second)
+
+
+def test_the_latest_is_the_newest_tag_that_the_commit_has_and_no_pre_release(
+    clone: Path, tagged: dict[str, Any]
+) -> None:
+    printed = build(Path(tagged["path"]).parent, "latest", f"--repository={clone}")
+    assert printed == tagged | {"built": False}
+
+
+def test_without_a_tag_the_latest_is_the_worktree(bundle: Path, clone: Path, tmp_path: Path) -> None:
+    untagged = tmp_path / "untagged"
+    shutil.copytree(clone, untagged)
+    for tag in git(untagged, "tag").split():
+        git(untagged, "tag", "--delete", tag)
+    git(untagged, "checkout", "HEAD~1")
+    printed = build(bundle.parent / "cache", "latest", f"--repository={untagged}")
+    assert printed["release"] == bundle.name
+
+
+def damage(path: Path) -> None:
+    """Flip a bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    """Take away a file's end."""
+    path.write_bytes(path.read_bytes()[:-512])
+
+
+def lose_the_sum(path: Path) -> None:
+    """Remove the file that has another file's sum."""
+    path.with_name(f"{path.name}.sha256").unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("harm", [damage, truncate, lose_the_sum])
+def test_a_damaged_bundle_is_built_again_with_no_network(
+    clone: Path, tagged: dict[str, Any], harm: Callable[[Path], None]
+) -> None:
+    bundle = Path(tagged["path"])
+    host_files = Path(tagged["host_files"])
+    digest = sha256(bundle)
+    for path in (bundle, host_files):
+        harm(path)
+    assert build(bundle.parent, TAG, f"--repository={clone}", env=NO_INDEX) == tagged
+    assert sha256(bundle) == digest
+    subprocess.run(["sha256sum", "--check", *bundle.parent.glob("*.sha256")], cwd=bundle.parent, check=True)
+    assert build(bundle.parent, TAG, f"--repository={clone}", env=NO_INDEX) == tagged | {"built": False}
+
+
+@pytest.mark.slow
+def test_a_damaged_wheel_is_downloaded_again(clone: Path, tagged: dict[str, Any], tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(Path(tagged["path"]).parent, cache)
+    (bundle,) = cache.glob("molam-webhook-*.tar")
+    digest = sha256(bundle)
+    bundle.unlink()
+    damage(next(cache.glob("wheels-*/alembic-*.whl")))
+    refused = run(cache, f"--release={TAG}", *HOST, f"--repository={clone}", env=NO_INDEX)
+    assert refused.returncode == 1
+    assert "Is the package index reachable" in refused.stderr
+    build(cache, TAG, f"--repository={clone}")
+    assert sha256(bundle) == digest
+
+
+def test_the_cache_is_bounded(bundle: Path, tmp_path: Path) -> None:
+    """What was used last stays; bundles for hosts of another kind, and of tags, are counted by themselves."""
+    cache = tmp_path / "cache"
+    shutil.copytree(bundle.parent / "cache", cache)
+    others = ("molam-webhook-0.0.{}+worktree.x-{}.tar", "molam-webhook-v0.0.{}-x-{}.tar", "host-files-{}{}.tar")
+    for number in range(7):
+        for kind in ("cp313-x86_64", "cp311-x86_64"):
+            for name in others:
+                made = cache / name.format(number, kind)
+                made.write_text("")
+                made.with_name(f"{made.name}.sha256").write_text("")
+                os.utime(made, (number, number))
+            (cache / f"wheels-{number}-{kind}").mkdir()
+            os.utime(cache / f"wheels-{number}-{kind}", (number, number))
+    printed = build(cache)
+    assert not printed["built"]
+    assert Path(printed["path"]).exists()
+
+    def left(pattern: str) -> int:
+        assert len(list(cache.glob(pattern))) == len(list(cache.glob(f"{pattern}.sha256")))
+        return len(list(cache.glob(pattern)))
+
+    assert left("molam-webhook-*+worktree.*-cp313-x86_64.tar") == 5
+    assert left("molam-webhook-v*-cp313-x86_64.tar") == 5
+    assert left("molam-webhook-*-cp311-x86_64.tar") == 14
+    assert left("host-files-*.tar") == 5
+    assert len(list(cache.glob("wheels-*-cp313-x86_64"))) == 5
+    assert (cache / "molam-webhook-v0.0.6-x-cp313-x86_64.tar").exists()
 
 
 @pytest.mark.parametrize(
     ("release", "reason"),
     [
-        ("v0.2.0", "there is no tag v0.2.0 in {clone}. The latest there: v0.3.0, v0.1.0."),
-        ("v0.3.0", "tag v0.3.0 is on a commit whose version is 0.1.0"),
-        ("main", "'main' is no release: name a tag such as v1.2.0, or 'worktree'."),
+        ("v999.0.0", f"there is no tag v999.0.0 in {{clone}}. The latest there: v1000.0.0, v1000.0.0rc1, {TAG}."),
+        ("v1000.0.0", f"tag v1000.0.0 is on a commit whose version is {VERSION}"),
+        ("main", "'main' is no release: name a tag such as v1.2.0, 'latest' or 'worktree'."),
         ("--upload-pack=x", "'--upload-pack=x' is no release"),
     ],
 )
 def test_what_is_no_release_is_told_plainly(clone: Path, tmp_path: Path, release: str, reason: str) -> None:
-    answer = run(tmp_path, f"--release={release}", f"--repository={clone}")
+    answer = run(tmp_path, f"--release={release}", f"--repository={clone}", *HOST)
     assert answer.returncode == 1
     assert reason.format(clone=clone) in answer.stderr
     assert list(tmp_path.glob("*.tar")) == []
