@@ -6,16 +6,15 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
 import asyncpg
 import pytest
 from faults.history import SENDERS
-from faults.proof import ENOUGH, Fault, Site, prove, restarts
-from processing import Start
-from support import DATABASE, Postgres, Service, query, wait_until
+from faults.proof import ENOUGH, Fault, Site, StartSite, prove, restarts
+from support import DATABASE, query, wait_until
 
 pytestmark = pytest.mark.database
 
@@ -166,13 +165,9 @@ def table_locked(site: Site) -> Iterator[None]:
         )
     ],
 )
-def test_nothing_is_lost_and_nothing_is_done_twice(
-    fault: Fault, refusals: int, postgres: Postgres, url: str, serve: Callable[..., Service], start_worker: Start
-) -> None:
-    prove(fault, refusals, postgres, url, serve, start_worker)
+def test_nothing_is_lost_and_nothing_is_done_twice(fault: Fault, refusals: int, start_site: StartSite) -> None:
+    prove(fault, refusals, start_site())
 
 
-def test_what_was_in_hand_while_all_stood_still_is_done_once(
-    postgres: Postgres, url: str, serve: Callable[..., Service], start_worker: Start
-) -> None:
-    prove(both_suspended, 0, postgres, url, serve, start_worker, lease_seconds="1")
+def test_what_was_in_hand_while_all_stood_still_is_done_once(start_site: StartSite) -> None:
+    prove(both_suspended, 0, start_site(worker={"MOLAM_WORKER_LEASE_SECONDS": "1"}))
