@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import NamedTuple
 
 from faults.history import Recorder, Send, check
 from processing import WorkerProcess
 from support import Postgres, Service, query, wait_until
+
+OURS = "application_name LIKE 'molam-webhook%'"
 
 RECOVERY_SECONDS = 10
 ENOUGH = 100
@@ -40,6 +44,15 @@ def restarts(postgres: Postgres) -> bool:
         postgres.start()
         return True
     return False
+
+
+@contextmanager
+def backends_killed(site: Site) -> Iterator[None]:
+    """One process of the server dies, and the server restarts all others, as after a crash."""
+    for process in query(site.url, f"SELECT pid FROM pg_stat_activity WHERE {OURS}"):
+        with suppress(ProcessLookupError):
+            os.kill(process["pid"], signal.SIGKILL)
+    yield
 
 
 def left(url: str) -> int:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 
 import asyncpg
 import pytest
 from faults.history import SENDERS
-from faults.proof import ENOUGH, Fault, Site, StartSite, prove, restarts
+from faults.proof import ENOUGH, OURS, Fault, Site, StartSite, backends_killed, prove, restarts
 from support import DATABASE, query, wait_until
 
 pytestmark = pytest.mark.database
-
-OURS = "application_name LIKE 'molam-webhook%'"
 
 
 @contextmanager
@@ -54,15 +50,6 @@ def postgres_killed(site: Site) -> Iterator[None]:
     finally:
         # As the service manager does, until what is left of the old one is gone.
         wait_until(partial(restarts, site.postgres))
-
-
-@contextmanager
-def backends_killed(site: Site) -> Iterator[None]:
-    """One process of the server dies, and the server restarts all others, as after a crash."""
-    for process in query(site.url, f"SELECT pid FROM pg_stat_activity WHERE {OURS}"):
-        with suppress(ProcessLookupError):
-            os.kill(process["pid"], signal.SIGKILL)
-    yield
 
 
 @contextmanager
