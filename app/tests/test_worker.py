@@ -11,6 +11,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from local_server import Answer, LocalServer
 from molam_webhook import notify, orders
 from molam_webhook.database import Connection
 from molam_webhook.event import Event
@@ -23,10 +24,11 @@ from molam_webhook.worker import Worker
 from processing import Start, acts, pending, settings_with, states, store, told, work
 from pydantic import SecretStr
 from structlog.testing import capture_logs
-from support import DEADLINE_SECONDS, Postgres, Service, count, event_body, query, wait_until
+from support import DEADLINE_SECONDS, Postgres, Service, count, event_body, query, setting, wait_until
 
 database = pytest.mark.database
 
+FORWARD_SECRET = "forward_5gT8sWq2Lm9Zx4Vb"  # noqa: S105  a test's own
 EXPIRE = "UPDATE webhook_deliveries SET leased_until = now() WHERE lease IS NOT NULL"
 
 
@@ -223,6 +225,9 @@ def test_who_has_lost_the_lease_marks_nothing(url: str) -> None:
         await handling.perform(connection, heir)
         with pytest.raises(LeaseLost):
             await handling.perform(connection, heir)
+        # Its own attempt's mark may be made twice: nobody need know whether the first was kept.
+        await queue.done(connection, heir)
+        assert not await queue.failed(connection, heir, "dead", "", 0)
         assert await connection.fetchval("SELECT count(*) FROM orders") == 1
         await connection.close()
 
@@ -453,6 +458,45 @@ def test_what_is_done_after_a_transaction_that_began_too_late_is_kept(
     run_until(url, lambda: pending(url) == 0, molam_worker_concurrency=1, molam_worker_lease_seconds=lease_seconds)
     assert states(url) == {"evt_1": ("done", 2), "evt_2": ("done", 1)}
     assert len(begun) == 3
+
+
+@database
+def test_a_commit_that_is_answered_late_is_no_lost_lease(start_worker: Start, url: str) -> None:
+    """Whoever waits for a standby that is not there is told in vain; what it waited for is committed."""
+    shop = LocalServer(lambda _request: Answer(200))
+    store(url, told("evt_1"))
+    with setting(url, "synchronous_standby_names", "nobody"):
+        worker = start_worker(
+            **{"MOLAM_FORWARD_URL": f"http://127.0.0.1:{shop.port}", "FORWARD_SECRET": FORWARD_SECRET}
+        )
+        wait_until(lambda: worker.events("event_applied") and worker.events("event_forwarded"))
+    shop.close()
+    assert worker.stop() == 0
+    assert states(url) == states(url, "forwards") == {"evt_1": ("done", 1)}
+    assert not [line for line in worker.lines() if line["level"] != "info"]
+
+
+@database
+def test_a_service_manager_that_cannot_be_told_is_no_lost_database(
+    url: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = directory / "notify"
+    monkeypatch.setenv("NOTIFY_SOCKET", str(address))
+
+    async def run() -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.setblocking(False)
+            manager.bind(str(address))
+            working = asyncio.create_task(Worker(settings_with(database_url=SecretStr(url))).run())
+            assert await asyncio.get_running_loop().sock_recv(manager, 100) == b"WATCHDOG=1"
+            # Before it is ready.
+            address.unlink()
+            await working
+
+    with capture_logs() as log, pytest.raises(ExceptionGroup) as ended:
+        asyncio.run(run())
+    assert log == []
+    assert ended.group_contains(notify.Unreachable, match="NOTIFY_SOCKET .*: No such file or directory")
 
 
 def drain(receiver: socket.socket) -> list[bytes]:

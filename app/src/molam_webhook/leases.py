@@ -6,7 +6,7 @@ marks nothing. An item whose lease ran out is abandoned: the worker that had it 
 database.
 
 A lease also names the database session under which it was taken. Where that has ended the item is abandoned at once,
-and need not wait until the lease runs out; but the attempts at one that was left so several times are some seconds apart.
+and need not wait until the lease runs out; but attempts at one that was left so several times are some seconds apart.
 """
 
 # ruff: noqa: S608  every statement is made of constants
@@ -126,6 +126,8 @@ SELECT d.id, a.lease, a.attempts, d.event_id, d.event_type FROM abandoned a JOIN
         self._give_back = f"UPDATE {table} SET {release} WHERE {left}"
         self._hold = f"SELECT {END_IN_ORDER} FROM {table} WHERE {held} FOR NO KEY UPDATE"
         self._done = f"UPDATE {table} SET state = 'done', {done_at} = now(), last_error = NULL, {release} WHERE {held}"
+        # Each taking counts an attempt, so these are done by the item's own.
+        self._was_done = f"SELECT FROM {table} WHERE {key} = $1 AND attempts = $2 AND state = 'done'"
         self._failed = f"""
 UPDATE {table} SET state = $3, last_error = $4, next_attempt_at = now() + make_interval(secs => $5), {release}
 WHERE {held}
@@ -169,16 +171,19 @@ WHERE {held}
             raise LeaseLost
 
     async def done(self, connection: Connection, item: Item) -> None:
-        """Mark the item done. Raises LeaseLost."""
-        _insist(await connection.execute(self._done, item.id, item.lease))
+        """Mark the item done, if this attempt has not done so already. Raises LeaseLost."""
+        await self._mark(connection, item, self._done)
 
-    async def failed(self, connection: Connection, item: Item, state: str, fault: str, pause: float) -> None:
-        """Give the item back as `state` (pending or dead), with the reason, due again after `pause` seconds. Raises
-        LeaseLost.
+    async def failed(self, connection: Connection, item: Item, state: str, fault: str, pause: float) -> bool:
+        """Give the item back as `state` (pending or dead), with the reason, due again after `pause` seconds. Returns
+        False where the attempt is done after all, and only its COMMIT was answered late. Raises LeaseLost.
         """
-        _insist(await connection.execute(self._failed, item.id, item.lease, state, fault, pause))
+        return await self._mark(connection, item, self._failed, state, fault, pause)
 
-
-def _insist(status: str) -> None:
-    if status != "UPDATE 1":
-        raise LeaseLost
+    async def _mark(self, connection: Connection, item: Item, statement: str, *arguments: object) -> bool:
+        """Whether the item was marked so, or was done by this attempt before. Raises LeaseLost."""
+        if await connection.execute(statement, item.id, item.lease, *arguments) == "UPDATE 1":
+            return True
+        if await connection.fetchrow(self._was_done, item.id, item.attempts) is None:
+            raise LeaseLost
+        return False

@@ -208,7 +208,8 @@ class Worker:
                 )
                 outcome = verdict.state
                 async with self._usable(connection, error) as usable:
-                    await work.queue.failed(usable, item, verdict.state, verdict.fault, verdict.pause)
+                    if not await work.queue.failed(usable, item, verdict.state, verdict.fault, verdict.pause):
+                        verdict, outcome = None, "done"
         except LeaseLost:
             outcome = "lost"
         except ERRORS:

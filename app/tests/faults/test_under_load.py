@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from faults.history import SENDERS
 from faults.proof import ENOUGH, OURS, Fault, Site, StartSite, backends_killed, prove, restarts
-from support import DATABASE, query, wait_until
+from support import DATABASE, query, setting, wait_until
 
 pytestmark = pytest.mark.database
 
@@ -59,17 +59,6 @@ def postgres_stopped(site: Site) -> Iterator[None]:
         yield
     finally:
         site.postgres.start()
-
-
-@contextmanager
-def setting(url: str, name: str, value: str) -> Iterator[None]:
-    query(url, f"ALTER SYSTEM SET {name} = {value}")
-    query(url, "SELECT pg_reload_conf()")
-    try:
-        yield
-    finally:
-        query(url, f"ALTER SYSTEM RESET {name}")
-        query(url, "SELECT pg_reload_conf()")
 
 
 @contextmanager
