@@ -10,14 +10,17 @@ import signal
 from datetime import datetime
 from uuid import uuid4
 
+from molam_webhook.config import ApiSettings
 from molam_webhook.database import Connection
 from molam_webhook.event import Event
 from molam_webhook.handlers import Unprocessable
+from molam_webhook.payment_intents import PaymentIntents
 
 ENTRY_POINTS = """
 [molam_webhook.handlers]
 witness = merchant:witness
 counter = merchant:Counter
+inquirer = merchant:Inquirer
 synchronous = merchant:synchronous
 missing = merchant:missing
 broken = merchant_that_is_not_there:handler
@@ -68,6 +71,16 @@ class Counter:
         self._count += 1
         insert = "INSERT INTO shop.acts (act, event_id, position) VALUES ($1, $2, $3)"
         await connection.execute(insert, uuid4(), event.id, self._count)
+
+
+class Inquirer:
+    """Asks the Molam API about one payment that all events share."""
+
+    def __init__(self) -> None:
+        self._intents = PaymentIntents(ApiSettings.load())
+
+    async def __call__(self, _connection: Connection, _event: Event, _received_at: datetime) -> None:
+        await self._intents.payment_intent("pi_shared")
 
 
 def synchronous(_connection: Connection, _event: Event, _received_at: datetime) -> None:

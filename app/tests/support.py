@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +166,18 @@ def query(url: str, sql: str, *arguments: object) -> list[asyncpg.Record]:
             await connection.close()
 
     return asyncio.run(run())
+
+
+@contextlib.contextmanager
+def setting(url: str, name: str, value: str) -> Iterator[None]:
+    """Set the whole server so, for as long as the context lasts."""
+    query(url, f"ALTER SYSTEM SET {name} = {value}")
+    query(url, "SELECT pg_reload_conf()")
+    try:
+        yield
+    finally:
+        query(url, f"ALTER SYSTEM RESET {name}")
+        query(url, "SELECT pg_reload_conf()")
 
 
 def count(url: str, table: str) -> int:

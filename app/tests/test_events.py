@@ -175,6 +175,43 @@ def test_more_than_one_is_asked_for(url: str, worker: str) -> None:
     assert states(url)["evt_1"][0] == "dead"
 
 
+def test_what_was_discarded_rests_until_it_is_replayed_by_name(url: str, worker: str) -> None:
+    store(url, "evt_handlers", state="dead", attempts=12, last_error="no", forward="done", age=HOUR)
+    store(url, "evt_forward", state="done", attempts=1, forward="dead", age=HOUR)
+    store(url, "evt_done", state="done", attempts=1, age=HOUR)
+    store(url, "evt_pending", attempts=1, last_error="not yet", forward="pending", age=HOUR)
+    names = ["evt_handlers", "evt_forward", "evt_done", "evt_pending"]
+    before = states(url)
+    assert "Let 2 events rest for good?" in cli(worker, "discard", *names, "--reason", "a test order", status=1)
+    assert states(url) == before
+    failed = cli(worker, "discard", *names, "--reason", "a test order", "--yes", status=1)
+    assert failed == "".join(f"{name} was not given up, or never received.\n" for name in ("evt_done", "evt_pending"))
+    rows = {row["event_id"]: row for row in json.loads(cli(worker, "list", "--json"))}
+    assert {name: (row["state"], row["forward"]) for name, row in rows.items()} == {
+        "evt_handlers": ("discarded", "done"),
+        "evt_forward": ("done", "discarded"),
+        "evt_done": ("done", None),
+        "evt_pending": ("pending", "pending"),
+    }
+    shown = json.loads(cli(worker, "show", "evt_forward", "--json"))["forward"]
+    assert (shown["state"], shown["last_error"]) == (
+        "discarded",
+        "discarded: a test order; before that: the merchant said 500",
+    )
+    assert json.loads(cli(worker, "dead", "--json")) == []
+    assert cli(worker, "retry", "--all-dead") == "0 to be tried again.\n"
+    # It is done: whoever is at work takes none of it, and of a span it stays so.
+    query(url, "UPDATE webhook_deliveries SET state = 'done', last_error = NULL WHERE event_id = 'evt_pending'")
+    query(url, "UPDATE forwards SET state = 'done', last_error = NULL WHERE state = 'pending'")
+    assert cli(worker, "replay", "--since", "2h", "--until", "1m", "--yes") == "2 to be acted on once more.\n"
+    assert [states(url)[name][0] for name in ("evt_handlers", "evt_forward")] == ["done", "done"]
+    assert cli(worker, "replay", "evt_forward") == "1 to be acted on once more.\n"
+    assert states(url)["evt_forward"] == ("pending", 0, "pending", 0)
+    query(url, "UPDATE webhook_deliveries SET created_at = created_at - interval '400 days'")
+    assert json.loads(cli(worker, "prune", "--older-than", "399d", "--yes", "--json")) == {"removed": 1}
+    assert "evt_handlers" not in states(url)
+
+
 def test_replay_acts_on_done_events_again(url: str, worker: str) -> None:
     store(url, "evt_1", state="done", attempts=1, age=HOUR, forward="done")
     store(url, "evt_2", state="done", attempts=1, age=2 * HOUR)
@@ -200,6 +237,7 @@ def test_many_are_put_back_in_batches(url: str, worker: str, monkeypatch: pytest
     assert asyncio.run(requeue.replay(worker, numbers)) == 0
     assert asyncio.run(requeue.retry(worker, numbers)) == 5
     assert asyncio.run(requeue.retry(worker, numbers)) == 0
+    assert asyncio.run(requeue.discard(worker, numbers, "what is pending")) == 0
     assert set(states(url).values()) == {("pending", 0, "pending", 0)}
 
 
@@ -269,6 +307,9 @@ def test_what_was_pruned_is_a_duplicate_for_ever(
         ["retry"],
         ["retry", "evt_1", "--all-dead"],
         ["retry", "evt_1", "--type", "x"],
+        ["discard", "--reason", "x"],
+        ["discard", "evt_1"],
+        ["discard", "evt_1", "--reason", " "],
         ["replay"],
         ["replay", "--since", "1h"],
         ["replay", "evt_1", "--since", "2h", "--until", "1h"],

@@ -136,10 +136,10 @@ def test_what_ends_a_process_is_logged_and_reported(
     assert ended.returncode == 1
     assert not ended.stderr
     (line,) = [line for line in map(json.loads, ended.stdout.splitlines()) if line["event"] == name]
-    assert (line["level"], line["error"]) == ("error", "FileNotFoundError")
+    assert (line["level"], line["error"]) == ("error", "Unreachable")
     assert line["stack"].startswith("notify.py:")
     (event,) = [event for event in ingest.events() if event["message"] == name]
-    assert event["tags"] == {"error": "FileNotFoundError"}
+    assert event["tags"] == {"error": "Unreachable"}
     assert "notify" in [value["stacktrace"]["frames"][-1]["function"] for value in event["exception"]["values"]]
 
 

@@ -11,22 +11,24 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from local_server import Answer, LocalServer
 from molam_webhook import notify, orders
 from molam_webhook.database import Connection
 from molam_webhook.event import Event
 from molam_webhook.handlers import Handler, TryLater, Unprocessable
 from molam_webhook.handling import Handling
-from molam_webhook.leases import AT_ONCE, Abandoned, Item, LeaseLost
+from molam_webhook.leases import APART_SECONDS, AT_ONCE, Abandoned, Item, LeaseLost
 from molam_webhook.logs import MAX_TEXT_CHARACTERS
 from molam_webhook.verdict import BACKOFF_MAX_SECONDS, backoff, judge
 from molam_webhook.worker import Worker
 from processing import Start, acts, pending, settings_with, states, store, told, work
 from pydantic import SecretStr
 from structlog.testing import capture_logs
-from support import DEADLINE_SECONDS, Postgres, Service, count, event_body, query, wait_until
+from support import DEADLINE_SECONDS, Postgres, Service, count, event_body, query, setting, wait_until
 
 database = pytest.mark.database
 
+FORWARD_SECRET = "forward_5gT8sWq2Lm9Zx4Vb"  # noqa: S105  a test's own
 EXPIRE = "UPDATE webhook_deliveries SET leased_until = now() WHERE lease IS NOT NULL"
 
 
@@ -156,16 +158,20 @@ def test_a_dead_workers_event_is_taken_over_at_once(start_worker: Start, url: st
 
 
 @database
-def test_what_was_abandoned_often_is_taken_over_when_its_lease_ends(start_worker: Start, url: str) -> None:
+def test_what_was_abandoned_often_is_taken_over_a_little_later(start_worker: Start, url: str) -> None:
+    until = "now() + make_interval(secs => 600 - $1)"
+    begun = f"UPDATE webhook_deliveries SET leased_until = {until} WHERE lease IS NOT NULL"
     worker = start_worker(MOLAM_HANDLERS="witness", MOLAM_WORKER_LEASE_SECONDS="600")
     store(url, told("evt_1", do="die"))
     assert worker.live_through(lambda: states(url) == {"evt_1": ("pending", AT_ONCE + 1)}) >= AT_ONCE
     worker.wait()
-    start_worker()
+    # As if it had begun only now, however long the rest takes.
+    query(url, begun, -DEADLINE_SECONDS)
+    start_worker(MOLAM_WORKER_LEASE_SECONDS="600")
     store(url, told("evt_2"))
     wait_until(lambda: states(url)["evt_2"] == ("done", 1))
     assert states(url)["evt_1"] == ("pending", AT_ONCE + 1)
-    query(url, EXPIRE)
+    query(url, begun, APART_SECONDS)
     wait_until(lambda: states(url)["evt_1"] == ("done", AT_ONCE + 2))
 
 
@@ -196,13 +202,13 @@ def test_who_has_lost_the_lease_marks_nothing(url: str) -> None:
         late = await queue.take(connection, 60, durable=True)
         assert isinstance(late, Item)
         assert await queue.take(connection, 60, durable=True) is None
-        assert await queue.abandoned(connection) == []
+        assert await queue.abandoned(connection, 60) == []
         found = Abandoned(late.id, late.lease, 1, "evt_1", "payment.succeeded")
         assert await queue.take_over(connection, found, 60) is None
         assert not await queue.bury(connection, found, "not yet")
         await connection.execute(EXPIRE)
         assert await queue.take(connection, 60, durable=True) is None
-        assert await queue.abandoned(connection) == [found]
+        assert await queue.abandoned(connection, 60) == [found]
         heir = await queue.take_over(connection, found, 60)
         assert isinstance(heir, Item)
         # What was found is not there any more, though this lease has run out as well.
@@ -222,6 +228,9 @@ def test_who_has_lost_the_lease_marks_nothing(url: str) -> None:
         await handling.perform(connection, heir)
         with pytest.raises(LeaseLost):
             await handling.perform(connection, heir)
+        # Its own attempt's mark may be made twice: nobody need know whether the first was kept.
+        await queue.done(connection, heir)
+        assert not await queue.failed(connection, heir, "dead", "", 0)
         assert await connection.fetchval("SELECT count(*) FROM orders") == 1
         await connection.close()
 
@@ -454,6 +463,45 @@ def test_what_is_done_after_a_transaction_that_began_too_late_is_kept(
     run_until(url, lambda: pending(url) == 0, molam_worker_concurrency=1, molam_worker_lease_seconds=lease_seconds)
     assert states(url) == {"evt_1": ("done", 2), "evt_2": ("done", 1)}
     assert len(begun) == 3
+
+
+@database
+def test_a_commit_that_is_answered_late_is_no_lost_lease(start_worker: Start, url: str) -> None:
+    """Whoever waits for a standby that is not there is told in vain; what it waited for is committed."""
+    shop = LocalServer(lambda _request: Answer(200))
+    store(url, told("evt_1"))
+    with setting(url, "synchronous_standby_names", "nobody"):
+        worker = start_worker(
+            **{"MOLAM_FORWARD_URL": f"http://127.0.0.1:{shop.port}", "FORWARD_SECRET": FORWARD_SECRET}
+        )
+        wait_until(lambda: worker.events("event_applied") and worker.events("event_forwarded"))
+    shop.close()
+    assert worker.stop() == 0
+    assert states(url) == states(url, "forwards") == {"evt_1": ("done", 1)}
+    assert not [line for line in worker.lines() if line["level"] != "info"]
+
+
+@database
+def test_a_service_manager_that_cannot_be_told_is_no_lost_database(
+    url: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = directory / "notify"
+    monkeypatch.setenv("NOTIFY_SOCKET", str(address))
+
+    async def run() -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.setblocking(False)
+            manager.bind(str(address))
+            working = asyncio.create_task(Worker(settings_with(database_url=SecretStr(url))).run())
+            assert await asyncio.get_running_loop().sock_recv(manager, 100) == b"WATCHDOG=1"
+            # Before it is ready.
+            address.unlink()
+            await working
+
+    with capture_logs() as log, pytest.raises(ExceptionGroup) as ended:
+        asyncio.run(run())
+    assert log == []
+    assert ended.group_contains(notify.Unreachable, match="NOTIFY_SOCKET .*: No such file or directory")
 
 
 def drain(receiver: socket.socket) -> list[bytes]:

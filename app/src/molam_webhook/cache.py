@@ -22,7 +22,7 @@ COMMAND_SECONDS = 0.1
 
 # After this many faults in a row it is left alone, for this long.
 BREAKER_FAULTS = 3
-BREAKER_SECONDS = 5
+BREAKER_SECONDS = 2
 
 PROBE_INTERVAL_SECONDS = 1.0
 

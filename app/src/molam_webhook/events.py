@@ -27,21 +27,26 @@ State = Literal["pending", "done", "dead"]
 
 Order = Literal["ASC", "DESC"]
 
-_EVENT = """
-SELECT i.event_id, d.event_type, d.state, d.attempts, i.first_received_at, d.created, d.processed_at,
+# How the state of handlers or a forward is shown, in the row of either.
+_STATE = "CASE WHEN {0}.state = 'done' AND {0}.last_error IS NOT NULL THEN 'discarded' ELSE {0}.state END"
+_HANDLERS_STATE = f"{_STATE.format('d')} AS state"
+_FORWARD_STATE = f"{_STATE.format('f')} AS forward"
+
+_EVENT = f"""
+SELECT i.event_id, d.event_type, {_HANDLERS_STATE}, d.attempts, i.first_received_at, d.created, d.processed_at,
   CASE WHEN d.state = 'pending' THEN d.next_attempt_at END AS next_attempt_at, d.leased_until, d.last_error, d.kid,
   encode(i.body_sha256, 'hex') AS body_sha256, d.payload,
   (SELECT count(*) FROM event_conflicts c WHERE c.event_id = i.event_id) AS conflicts
 FROM event_ids i LEFT JOIN webhook_deliveries d USING (event_id)
 WHERE i.event_id = $1
-"""
+"""  # noqa: S608  made of constants
 
-_FORWARD = """
-SELECT f.state, f.attempts, CASE WHEN f.state = 'pending' THEN f.next_attempt_at END AS next_attempt_at,
-  f.leased_until, f.last_error, f.done_at
+_FORWARD = f"""
+SELECT {_STATE.format("f")} AS state, f.attempts,
+  CASE WHEN f.state = 'pending' THEN f.next_attempt_at END AS next_attempt_at, f.leased_until, f.last_error, f.done_at
 FROM forwards f JOIN webhook_deliveries d ON d.id = f.delivery_id
 WHERE d.event_id = $1
-"""
+"""  # noqa: S608  made of constants
 
 _ORDER = """
 SELECT payment_intent_id, order_id, status, amount, currency, paid_at, failed_at, refunded_at,
@@ -75,6 +80,11 @@ DONE = """
 AND d.state = 'done' AND NOT EXISTS (SELECT FROM forwards f WHERE f.delivery_id = d.id AND f.state <> 'done')
 """
 
+# Nothing of it was discarded.
+_WHOLE = """
+AND d.last_error IS NULL AND NOT EXISTS (SELECT FROM forwards f WHERE f.delivery_id = d.id AND f.last_error IS NOT NULL)
+"""
+
 _AFTER: dict[Order, str] = {
     "ASC": """(d.created_at, d.id) > (coalesce($1::timestamptz, '-infinity'), $2)
       AND d.created_at < coalesce($3::timestamptz, 'infinity')""",
@@ -86,7 +96,8 @@ _AFTER: dict[Order, str] = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
     """Which events; every part that is given must hold. `since` and `until` (exclusive) are times of receipt;
-    `payment` is an id that the body names, wherever it does; `kids` are the keys that may have signed.
+    `payment` is an id that the body names, wherever it does; `kids` are the keys that may have signed. What was
+    discarded counts as done, unless `discarded` is False.
     """
 
     ids: list[str] | None = None
@@ -97,6 +108,7 @@ class Filter:
     payment: str | None = None
     conflicts: bool = False
     kids: list[str] | None = None
+    discarded: bool = True
 
 
 async def show(url: str, event_id: str) -> dict[str, Any] | None:
@@ -125,8 +137,8 @@ async def show(url: str, event_id: str) -> dict[str, Any] | None:
 
 async def find(url: str, wanted: Filter, limit: int) -> list[dict[str, Any]]:
     """The newest events that match, at most `limit`. Raises one of `database.ERRORS`."""
-    columns = """d.event_id, d.event_type, d.state, f.state AS forward, d.attempts, d.created_at AS received_at,
-      d.kid, d.payload, d.last_error, f.last_error AS forward_error"""
+    columns = f"""d.event_id, d.event_type, {_HANDLERS_STATE}, {_FORWARD_STATE}, d.attempts,
+      d.created_at AS received_at, d.kid, d.payload, d.last_error, f.last_error AS forward_error"""
     async with session(url, APPLICATION) as connection:
         rows = scan(connection, wanted, columns, newest_first=True, limit=limit)
         found = [dict(row) async for row in rows]
@@ -144,8 +156,8 @@ async def select(url: str, wanted: Filter) -> dict[int, str]:
 
 async def export(url: str, wanted: Filter) -> AsyncIterator[dict[str, Any]]:
     """Every event that matches, oldest first, with its body and signature header as they came."""
-    columns = """d.event_id, d.event_type, d.state, f.state AS forward, d.attempts, d.created_at AS received_at,
-      d.processed_at, d.kid, d.signature, d.payload"""
+    columns = f"""d.event_id, d.event_type, {_HANDLERS_STATE}, {_FORWARD_STATE}, d.attempts,
+      d.created_at AS received_at, d.processed_at, d.kid, d.signature, d.payload"""
     async with session(url, APPLICATION) as connection:
         async for row in scan(connection, wanted, columns, page=PAGE_WITH_PAYLOAD):
             yield dict(row) | {"payload": row["payload"].decode()}
@@ -187,7 +199,7 @@ def _statements(wanted: Filter, columns: str, order: Order) -> tuple[str, str]:
     if wanted.ids is not None:
         also += " AND d.event_id = ANY($5)"
     if wanted.state == "done":
-        also += DONE
+        also += DONE if wanted.discarded else DONE + _WHOLE
     keys = _KEYS if wanted.state in (None, "done") else _KEYS_OF_BOTH
     rows = f"""
       SELECT {columns} FROM webhook_deliveries d LEFT JOIN forwards f ON f.delivery_id = d.id

@@ -6,7 +6,7 @@ marks nothing. An item whose lease ran out is abandoned: the worker that had it 
 database.
 
 A lease also names the database session under which it was taken. Where that has ended the item is abandoned at once,
-and need not wait until the lease runs out.
+and need not wait until the lease runs out; but attempts at one that was left so several times are some seconds apart.
 """
 
 # ruff: noqa: S608  every statement is made of constants
@@ -32,9 +32,11 @@ BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 LOOK_BACK_SECONDS = 1.0
 LATE = timedelta(seconds=5)
 
-# What is abandoned again and again may be what ends its workers, or the database may be coming and going: from then on
-# nobody takes it over before its lease runs out, or its attempts would be used up within seconds.
+# What is abandoned again and again may be what ends its workers, or the database may be coming and going: after so many
+# attempts the next one begins so many seconds after the last one began, or all would be used up within seconds. Short
+# enough that the item is in hand again 10 s after whatever it was is over: a worker looks every 2 s.
 AT_ONCE = 3
+APART_SECONDS = 7.0
 
 # Items are taken from the head of a queue, so that abandoned ones are found there, however long the queue is.
 HEAD = 1000
@@ -82,8 +84,10 @@ class Queue:
         self._since = BEGINNING
         self._look_back_at = 0.0
         due = "state = 'pending' AND next_attempt_at <= now()"
-        gone = f"attempts <= {AT_ONCE} AND leased_by <> ALL (SELECT pid FROM pg_stat_activity)"
+        gone = "leased_by <> ALL (SELECT pid FROM pg_stat_activity)"
         left_behind = f"lease IS NOT NULL AND (leased_until <= now() OR {gone})"
+        # Of leases of $1 seconds.
+        apart = f"leased_until <= now() + make_interval(secs => $1::float8 - {APART_SECONDS})"
         abandoned = f"state = 'pending' AND {left_behind}"
         held = f"{key} = $1 AND lease = $2 AND state = 'pending'"
         release = "lease = NULL, leased_until = NULL, leased_by = NULL"
@@ -108,7 +112,9 @@ FROM taken t JOIN webhook_deliveries d USING (id), (SELECT {commit}) AS how
         self._take_over = take.format(which=f"{key} = $4 AND {found.format(5)}")
         self._abandoned = f"""
 WITH head AS (SELECT * FROM {table} WHERE {due} ORDER BY next_attempt_at, {key} LIMIT {HEAD}),
-abandoned AS (SELECT {key} AS id, lease, attempts FROM head WHERE {left_behind})
+abandoned AS (
+  SELECT {key} AS id, lease, attempts FROM head WHERE {left_behind} AND (attempts <= {AT_ONCE} OR {apart})
+)
 SELECT d.id, a.lease, a.attempts, d.event_id, d.event_type FROM abandoned a JOIN webhook_deliveries d USING (id)
 """
         # Whoever stood still with the item may still have it locked, for as long as the server lets it.
@@ -120,6 +126,8 @@ SELECT d.id, a.lease, a.attempts, d.event_id, d.event_type FROM abandoned a JOIN
         self._give_back = f"UPDATE {table} SET {release} WHERE {left}"
         self._hold = f"SELECT {END_IN_ORDER} FROM {table} WHERE {held} FOR NO KEY UPDATE"
         self._done = f"UPDATE {table} SET state = 'done', {done_at} = now(), last_error = NULL, {release} WHERE {held}"
+        # Each taking counts an attempt, so these are done by the item's own.
+        self._was_done = f"SELECT FROM {table} WHERE {key} = $1 AND attempts = $2 AND state = 'done'"
         self._failed = f"""
 UPDATE {table} SET state = $3, last_error = $4, next_attempt_at = now() + make_interval(secs => $5), {release}
 WHERE {held}
@@ -140,9 +148,9 @@ WHERE {held}
         self._since = max(self._since, item.due - LATE)
         return item
 
-    async def abandoned(self, connection: Connection) -> list[Abandoned]:
-        """The abandoned items at the head of the queue."""
-        return [Abandoned(*row) for row in await connection.fetch(self._abandoned)]
+    async def abandoned(self, connection: Connection, seconds: float) -> list[Abandoned]:
+        """The abandoned items at the head of the queue that may be taken over, of leases of so many seconds."""
+        return [Abandoned(*row) for row in await connection.fetch(self._abandoned, seconds)]
 
     async def take_over(self, connection: Connection, found: Abandoned, seconds: float) -> Item | None:
         """Take an abandoned item; None where somebody else did."""
@@ -163,16 +171,19 @@ WHERE {held}
             raise LeaseLost
 
     async def done(self, connection: Connection, item: Item) -> None:
-        """Mark the item done. Raises LeaseLost."""
-        _insist(await connection.execute(self._done, item.id, item.lease))
+        """Mark the item done, if this attempt has not done so already. Raises LeaseLost."""
+        await self._mark(connection, item, self._done)
 
-    async def failed(self, connection: Connection, item: Item, state: str, fault: str, pause: float) -> None:
-        """Give the item back as `state` (pending or dead), with the reason, due again after `pause` seconds. Raises
-        LeaseLost.
+    async def failed(self, connection: Connection, item: Item, state: str, fault: str, pause: float) -> bool:
+        """Give the item back as `state` (pending or dead), with the reason, due again after `pause` seconds. Returns
+        False where the attempt is done after all, and only its COMMIT was answered late. Raises LeaseLost.
         """
-        _insist(await connection.execute(self._failed, item.id, item.lease, state, fault, pause))
+        return await self._mark(connection, item, self._failed, state, fault, pause)
 
-
-def _insist(status: str) -> None:
-    if status != "UPDATE 1":
-        raise LeaseLost
+    async def _mark(self, connection: Connection, item: Item, statement: str, *arguments: object) -> bool:
+        """Whether the item was marked so, or was done by this attempt before. Raises LeaseLost."""
+        if await connection.execute(statement, item.id, item.lease, *arguments) == "UPDATE 1":
+            return True
+        if await connection.fetchrow(self._was_done, item.id, item.attempts) is None:
+            raise LeaseLost
+        return False

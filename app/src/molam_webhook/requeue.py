@@ -1,4 +1,4 @@
-"""Putting events back into the queue: those that were given up, and those to be acted on once more."""
+"""Putting events back into the queue, those that were given up and those to be acted on once more; or out for good."""
 
 from collections.abc import Sequence
 
@@ -41,6 +41,22 @@ _REPLAY = (
     """,
 )
 
+# The schema knows no such state: what is done keeps no error, and what was discarded keeps why.
+_DISCARD = (
+    """
+    UPDATE webhook_deliveries SET state = 'done', processed_at = now(),
+      last_error = concat_ws('; before that: ', 'discarded: ' || $2, last_error)
+    WHERE id = ANY($1) AND state = 'dead'
+    RETURNING id
+    """,
+    """
+    UPDATE forwards SET state = 'done', done_at = now(),
+      last_error = concat_ws('; before that: ', 'discarded: ' || $2, last_error)
+    WHERE delivery_id = ANY($1) AND state = 'dead'
+    RETURNING delivery_id
+    """,
+)
+
 
 async def retry(url: str, deliveries: Sequence[int]) -> int:
     """Let what was given up of these begin anew; returns how many events that was. Raises one of `database.ERRORS`."""
@@ -52,13 +68,21 @@ async def replay(url: str, deliveries: Sequence[int]) -> int:
     return await _requeue(url, deliveries, _REPLAY)
 
 
-async def _requeue(url: str, deliveries: Sequence[int], statements: Sequence[str]) -> int:
+async def discard(url: str, deliveries: Sequence[int], reason: str) -> int:
+    """Let what was given up of these rest for good; returns how many events that was.
+
+    Raises one of `database.ERRORS`.
+    """
+    return await _requeue(url, deliveries, _DISCARD, reason)
+
+
+async def _requeue(url: str, deliveries: Sequence[int], statements: Sequence[str], *arguments: str) -> int:
     count = 0
     async with session(url, APPLICATION) as connection:
         for begin in range(0, len(deliveries), BATCH):
             batch = list(deliveries[begin : begin + BATCH])
             async with connection.transaction():
-                changed = {row[0] for statement in statements for row in await connection.fetch(statement, batch)}
+                found = [await connection.fetch(statement, batch, *arguments) for statement in statements]
                 await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
-            count += len(changed)
+            count += len({row[0] for rows in found for row in rows})
     return count

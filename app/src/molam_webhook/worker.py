@@ -139,7 +139,8 @@ class Worker:
         Raises one of `database.ERRORS`.
         """
         settings = self._settings
-        for found in await work.queue.abandoned(connection):
+        seconds = settings.molam_worker_lease_seconds
+        for found in await work.queue.abandoned(connection, seconds):
             if found.lease in self._in_hand:
                 # Only the session is lost: the attempt goes on, and nothing is to be done beside it.
                 continue
@@ -153,7 +154,7 @@ class Worker:
             async with floor.alone():
                 if self._stopped.is_set() or connection.is_closed():
                     return
-                item = await work.queue.take_over(connection, found, settings.molam_worker_lease_seconds)
+                item = await work.queue.take_over(connection, found, seconds)
                 if item is not None:
                     await self._attempt(connection, work, item)
 
@@ -207,7 +208,8 @@ class Worker:
                 )
                 outcome = verdict.state
                 async with self._usable(connection, error) as usable:
-                    await work.queue.failed(usable, item, verdict.state, verdict.fault, verdict.pause)
+                    if not await work.queue.failed(usable, item, verdict.state, verdict.fault, verdict.pause):
+                        verdict, outcome = None, "done"
         except LeaseLost:
             outcome = "lost"
         except ERRORS:

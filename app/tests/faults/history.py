@@ -42,10 +42,13 @@ class Send:
 
 
 class Recorder:
-    """Sends to a service, side by side, for as long as it is entered, and notes the answers."""
+    """Sends to a service, side by side, for as long as it is entered, and notes the answers. Each sender rests for
+    `rest_seconds` after an answer.
+    """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, rest_seconds: float) -> None:
         self._service = service
+        self._rest_seconds = rest_seconds
         self._stopped = threading.Event()
         self._pool = ThreadPoolExecutor(SENDERS)
         self.sends: list[Send] = []
@@ -83,8 +86,7 @@ class Recorder:
                 began = time.monotonic()
                 answer = _send(client, event_id)
                 self.sends.append(Send(event_id, began, time.monotonic(), answer))
-                if answer not in OK:
-                    time.sleep(PAUSE_SECONDS)
+                time.sleep(self._rest_seconds if answer in OK else PAUSE_SECONDS)
 
 
 def _send(client: httpx.Client, event_id: str) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import NamedTuple
 
-from faults.history import Recorder, check
-from processing import Start, WorkerProcess, pending
+from faults.history import Recorder, Send, check
+from processing import WorkerProcess
 from support import Postgres, Service, query, wait_until
+
+OURS = "application_name LIKE 'molam-webhook%'"
 
 RECOVERY_SECONDS = 10
 ENOUGH = 100
@@ -26,6 +30,12 @@ class Site(NamedTuple):
 
 
 Fault = Callable[[Site], AbstractContextManager[None]]
+StartSite = Callable[..., Site]
+
+_LEFT = """
+SELECT (SELECT count(*) FROM webhook_deliveries WHERE state = 'pending')
+  + (SELECT count(*) FROM forwards WHERE state = 'pending')
+"""
 
 
 def restarts(postgres: Postgres) -> bool:
@@ -36,31 +46,27 @@ def restarts(postgres: Postgres) -> bool:
     return False
 
 
-def prove(
-    fault: Fault,
-    refusals: int,
-    postgres: Postgres,
-    url: str,
-    serve: Callable[..., Service],
-    start_worker: Start,
-    *,
-    lease_seconds: str = "30",
-) -> None:
-    """Let a fault happen under load, until it has cost at least so many sends their 200; then compare.
+@contextmanager
+def backends_killed(site: Site) -> Iterator[None]:
+    """One process of the server dies, and the server restarts all others, as after a crash."""
+    for process in query(site.url, f"SELECT pid FROM pg_stat_activity WHERE {OURS}"):
+        with suppress(ProcessLookupError):
+            os.kill(process["pid"], signal.SIGKILL)
+    yield
 
-    The worker waits and looks as often as it does by default. What is left has to be done in good time all the same.
+
+def left(url: str) -> int:
+    """How much is yet to be done: by handlers, and to be forwarded."""
+    return int(query(url, _LEFT)[0][0])
+
+
+def prove(fault: Fault, refusals: int, site: Site, rest_seconds: float = 0) -> list[Send]:
+    """Let a fault happen under load, until it has cost at least so many sends their 200; then compare. Returns the
+    sends; `rest_seconds` are a sender's after each that was answered, where the worker has more to do than they.
+
+    What is left has to be done in good time all the same.
     """
-    site = Site(
-        postgres,
-        url,
-        serve(DATABASE_POOL_MAX="4"),
-        start_worker(
-            MOLAM_HANDLERS="witness",
-            MOLAM_WORKER_LEASE_SECONDS=lease_seconds,
-            MOLAM_WORKER_POLL_SECONDS="2",
-        ),
-    )
-    with Recorder(site.service) as recorder:
+    with Recorder(site.service, rest_seconds) as recorder:
         wait_until(lambda: recorder.succeeded() >= ENOUGH)
         began = time.monotonic()
         with fault(site):
@@ -70,8 +76,9 @@ def prove(
     assert site.service.stop() == 0
     # A connection whose client was killed may be committing yet.
     receivers = "SELECT FROM pg_stat_activity WHERE application_name = 'molam-webhook'"
-    wait_until(lambda: not query(url, receivers))
-    deaths = site.worker.live_through(lambda: not pending(url), RECOVERY_SECONDS)
+    wait_until(lambda: not query(site.url, receivers))
+    deaths = site.worker.live_through(lambda: not left(site.url), RECOVERY_SECONDS)
     assert site.worker.stop() == 0
-    check(url, recorder.sends)
+    check(site.url, recorder.sends)
     assert not deaths, "the worker ended by itself, and would have to be started again"
+    return recorder.sends

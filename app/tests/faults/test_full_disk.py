@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from faults.disks import filled, small_file_system
-from faults.proof import ENOUGH, Site, prove
-from processing import Start
-from support import Postgres, Service, query
+from faults.proof import ENOUGH, Site, StartSite, prove
+from support import Postgres, query
 
 pytestmark = pytest.mark.database
 
@@ -31,10 +30,8 @@ def small_disk(postgres: Postgres, database: str, directory: Path) -> Iterator[P
         query(administrator, "DROP TABLESPACE small")
 
 
-def test_nothing_is_lost_when_the_disk_is_full(
-    small_disk: Path, postgres: Postgres, url: str, serve: Callable[..., Service], start_worker: Start
-) -> None:
+def test_nothing_is_lost_when_the_disk_is_full(small_disk: Path, start_site: StartSite) -> None:
     def disk_full(_site: Site) -> AbstractContextManager[None]:
         return filled(small_disk)
 
-    prove(disk_full, ENOUGH, postgres, url, serve, start_worker)
+    prove(disk_full, ENOUGH, start_site())

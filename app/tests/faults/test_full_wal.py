@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 from faults.disks import filled, small_file_system
-from faults.proof import ENOUGH, Site, prove, restarts
-from processing import Start
-from support import Postgres, Service, query, wait_until
+from faults.proof import ENOUGH, Site, StartSite, prove, restarts
+from support import Postgres, query, wait_until
 
 pytestmark = pytest.mark.database
 
@@ -38,7 +37,7 @@ def postgres(disk: Path) -> Iterator[Postgres]:
 
 
 def test_nothing_is_lost_when_the_log_finds_no_room(
-    disk: Path, postgres: Postgres, url: str, serve: Callable[..., Service], start_worker: Start
+    disk: Path, postgres: Postgres, url: str, start_site: StartSite
 ) -> None:
     # No file is kept to be used again.
     for name, value in (("min_wal_size", "2MB"), ("wal_recycle", "off"), ("checkpoint_timeout", "30s")):
@@ -52,4 +51,4 @@ def test_nothing_is_lost_when_the_log_finds_no_room(
             yield
         wait_until(partial(restarts, postgres))
 
-    prove(disk_full, ENOUGH, postgres, url, serve, start_worker)
+    prove(disk_full, ENOUGH, start_site())

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import asyncpg
 import pytest
 from faults.history import SENDERS
-from faults.proof import ENOUGH, Fault, Site, prove, restarts
-from processing import Start
-from support import DATABASE, Postgres, Service, query, wait_until
+from faults.proof import ENOUGH, OURS, Fault, Site, StartSite, backends_killed, prove, restarts
+from support import DATABASE, query, setting, wait_until
 
 pytestmark = pytest.mark.database
-
-OURS = "application_name LIKE 'molam-webhook%'"
 
 
 @contextmanager
@@ -58,32 +53,12 @@ def postgres_killed(site: Site) -> Iterator[None]:
 
 
 @contextmanager
-def backends_killed(site: Site) -> Iterator[None]:
-    """One process of the server dies, and the server restarts all others, as after a crash."""
-    for process in query(site.url, f"SELECT pid FROM pg_stat_activity WHERE {OURS}"):
-        with suppress(ProcessLookupError):
-            os.kill(process["pid"], signal.SIGKILL)
-    yield
-
-
-@contextmanager
 def postgres_stopped(site: Site) -> Iterator[None]:
     site.postgres.stop()
     try:
         yield
     finally:
         site.postgres.start()
-
-
-@contextmanager
-def setting(url: str, name: str, value: str) -> Iterator[None]:
-    query(url, f"ALTER SYSTEM SET {name} = {value}")
-    query(url, "SELECT pg_reload_conf()")
-    try:
-        yield
-    finally:
-        query(url, f"ALTER SYSTEM RESET {name}")
-        query(url, "SELECT pg_reload_conf()")
 
 
 @contextmanager
@@ -166,13 +141,9 @@ def table_locked(site: Site) -> Iterator[None]:
         )
     ],
 )
-def test_nothing_is_lost_and_nothing_is_done_twice(
-    fault: Fault, refusals: int, postgres: Postgres, url: str, serve: Callable[..., Service], start_worker: Start
-) -> None:
-    prove(fault, refusals, postgres, url, serve, start_worker)
+def test_nothing_is_lost_and_nothing_is_done_twice(fault: Fault, refusals: int, start_site: StartSite) -> None:
+    prove(fault, refusals, start_site())
 
 
-def test_what_was_in_hand_while_all_stood_still_is_done_once(
-    postgres: Postgres, url: str, serve: Callable[..., Service], start_worker: Start
-) -> None:
-    prove(both_suspended, 0, postgres, url, serve, start_worker, lease_seconds="1")
+def test_what_was_in_hand_while_all_stood_still_is_done_once(start_site: StartSite) -> None:
+    prove(both_suspended, 0, start_site(worker={"MOLAM_WORKER_LEASE_SECONDS": "1"}))

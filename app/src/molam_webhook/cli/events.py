@@ -1,4 +1,4 @@
-"""Stored events: `events list | show | dead | retry | replay | export | prune`."""
+"""Stored events: `events list | show | dead | retry | discard | replay | export | prune`."""
 
 import os
 import sys
@@ -33,7 +33,7 @@ until_option = click.option("--until", type=Time(), help="Received before this t
 state_option = click.option(
     "--state",
     type=click.Choice(["pending", "done", "dead"]),
-    help="pending: something is still to be done; dead: it was given up; done: all is done.",
+    help="pending: something is still to be done; dead: it was given up; done: all is done, or was discarded.",
 )
 payment_option = click.option("--payment", metavar="ID", help="Only events that name this payment.")
 limit_option = click.option(
@@ -132,7 +132,8 @@ def show(event_id: str, as_json: bool) -> None:
 def dead(event_type: str | None, limit: int, as_json: bool) -> None:
     """Print the newest events that were given up, and why.
 
-    Nothing is lost: each is stored, and waits for somebody to mend the reason and run `events retry`.
+    Nothing is lost: each is stored, and waits for somebody to mend the reason and run `events retry`, or to decide that
+    it is to rest: `events discard`.
     Exits 0 also when there is none.
     """
     from molam_webhook.events import Filter, find
@@ -155,6 +156,7 @@ def dead(event_type: str | None, limit: int, as_json: bool) -> None:
     elif rows:
         print_table(rows)
         click.echo("\nMend the reason, then: molam-webhook events retry ID ... (or --all-dead)", err=True)
+        click.echo("What is to rest for good: molam-webhook events discard ID ... --reason TEXT", err=True)
     else:
         click.echo("No event was given up.", err=True)
 
@@ -186,6 +188,31 @@ def retry(event_ids: tuple[str, ...], all_dead: bool, event_type: str | None, ye
 
 
 @events.command()
+@click.argument("event_ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--reason", required=True, metavar="TEXT", help="Why. It stays with the event.")
+@yes_option
+@as_json_option
+def discard(event_ids: tuple[str, ...], reason: str, yes: bool, as_json: bool) -> None:
+    """Let events rest for good that were given up: handlers, forwarding, or both.
+
+    Each stays, as "discarded", with the reason. Nobody acts on it or forwards it any more, it is no longer among the
+    dead, and `events prune` removes it as what is done; `events replay ID` takes it back. What is pending or done is
+    left alone. Asks before it touches more than one event. Exits 1 where an ID is no event that was given up.
+    """
+    if not reason.strip():
+        raise click.UsageError("say why, with --reason")
+    from molam_webhook.events import Filter, select
+    from molam_webhook.requeue import discard as run
+
+    url = _url()
+    found = ask_database(select(url, Filter(ids=list(event_ids), state="dead")))
+    _insist(len(found), f"Let {len(found)} events rest for good?", yes)
+    count = ask_database(run(url, list(found), reason))
+    _report({"discarded": count}, f"{count} discarded.", as_json)
+    _miss(set(event_ids) - set(found.values()), "was not given up, or never received")
+
+
+@events.command()
 @click.argument("event_ids", metavar="[ID]...", nargs=-1)
 @since_option
 @until_option
@@ -210,7 +237,8 @@ def replay(
     - a handler of your own: runs again. It must bear that (do the work once per event id).
     - forwarding: the event is sent again, with the same Idempotency-Key.
 
-    Asks before it touches more than one event. Exits 1 where an ID is no event that is done.
+    Of a span, what was discarded stays so; by its ID it is taken back. Asks before it touches more than one event.
+    Exits 1 where an ID is no event that is done.
     """
     if bool(event_ids) == bool(since and until) or (event_ids and (since or until or event_type)):
         raise click.UsageError("give IDs, or --since and --until (with --type, if you like)")
@@ -218,7 +246,14 @@ def replay(
     from molam_webhook.requeue import replay as run
 
     url = _url()
-    wanted = Filter(ids=list(event_ids) or None, state="done", since=since, until=until, event_type=event_type)
+    wanted = Filter(
+        ids=list(event_ids) or None,
+        state="done",
+        since=since,
+        until=until,
+        event_type=event_type,
+        discarded=bool(event_ids),
+    )
     found = ask_database(select(url, wanted))
     _insist(len(found), f"Act once more on {len(found)} events that are done?", yes)
     count = ask_database(run(url, list(found)))
