@@ -11,7 +11,7 @@ import pytest
 from molam_webhook import __version__
 from molam_webhook.cli import main
 from molam_webhook.cli.output import safe
-from support import SECRET, Service, count, environment, event_body, run_cli
+from support import SECRET, Service, environment, event_body, run_cli
 
 NOWHERE = environment("postgresql:///nowhere?host=/nonexistent")
 
@@ -118,37 +118,6 @@ def test_keys_have_an_age_where_it_was_written_down(tmp_path: Path) -> None:
     # Where nobody writes them down, as where the app runs without Ansible.
     dates.unlink()
     assert {row["age_days"] for row in json.loads(run_cli("keys", "list", "--json", env=env).stdout)} == {None}
-
-
-@pytest.mark.database
-def test_a_self_test_takes_each_key_for_what_it_is(serve: Callable[..., Service], url: str) -> None:
-    keys = {
-        "v1": {"secret": SECRET, "state": "revoked"},
-        "v2": {"secret": SECRET[::-1], "state": "active"},
-        "v3": {"secret": f"{SECRET}3", "state": "active"},
-    }
-    own = {"SELFTEST_SECRET": "of-the-host-itself-only"}
-    service = serve(without="MOLAM_WEBHOOK_SECRET", KEYRING=json.dumps(keys), **own)
-
-    def ask(**others: dict[str, str]) -> tuple[int, dict[str, str]]:
-        env = environment(url, KEYRING=json.dumps(keys | others), **own)
-        del env["MOLAM_WEBHOOK_SECRET"]
-        done = run_cli("selftest", "--uds", str(service.socket), "--json", env=env)
-        return done.returncode, {row["proof"]: row["passed"] for row in json.loads(done.stdout)}
-
-    status, proofs = ask()
-    assert status == 0, proofs
-    assert [name for name in proofs if name.startswith("a signature")] == [
-        "a signature of v1 is refused",
-        "a signature of v2 holds",
-        "a signature of v3 holds",
-    ]
-    assert count(url, "webhook_deliveries") == 0
-    for kid, entry in {"v1": {"state": "active"}, "v2": {"state": "revoked"}, "v3": {"secret": f"{SECRET}4"}}.items():
-        status, proofs = ask(**{kid: keys[kid] | entry})
-        wrong = [name for name, passed in proofs.items() if passed == "NO"]
-        assert (status, len(wrong)) == (1, 1)
-        assert f"signature of {kid} " in wrong[0]
 
 
 def test_what_strangers_sent_does_not_steer_the_terminal() -> None:

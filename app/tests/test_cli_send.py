@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import PATH, SECRET, Service, count, environment, run_cli
+from support import PATH, SECRET, Service, count, environment, query, run_cli
 
 Serve = Callable[..., Service]
 
@@ -103,6 +103,12 @@ def test_a_burst_is_counted_by_answer(serve: Serve, url: str) -> None:
     assert answers == {"accepted": (200, 20), "duplicate": (200, 20)}
     assert summary["sent"] == 40
     assert count(url, "webhook_deliveries") == 20
+    named = json.loads(run_cli("send", *to, "--prefix", "load_test_7_", "--json", env=NOWHERE).stdout)
+    assert named["event_id"].startswith("evt_load_test_7_")
+    (body,) = query(url, "SELECT payload FROM webhook_deliveries WHERE event_id = $1", named["event_id"])
+    data = json.loads(body[0])["data"]
+    assert data["id"].startswith("pi_load_test_7_")
+    assert data["metadata"]["order_id"].startswith("ord_load_test_7_")
     table = run_cli("send", *to, "--count", "2", "--forge", env=NOWHERE)
     assert table.returncode == 1
     assert table.stdout.splitlines()[1].split()[:3] == ["401", "signature_mismatch", "2"]

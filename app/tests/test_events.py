@@ -66,6 +66,19 @@ def test_each_filter_and_the_newest_first(url: str, worker: str) -> None:
     assert (row["event_id"], row["kid"]) == ("evt_new", "v2")
 
 
+def test_those_of_one_run_are_counted(url: str, worker: str) -> None:
+    store(url, "evt_load_test_1_a", state="done", forward="pending")
+    store(url, "evt_load_test_1_b", state="dead")
+    store(url, "evt_load_test_1_c")
+    store(url, "evt_load_test_1_old", age=2 * DAY)
+    store(url, "evt_load_test_2_a", state="done")
+    counted = json.loads(cli(worker, "count", "--prefix", "evt_load_test_1_", "--json"))
+    expected = {"events": 3, "pending": 1, "done": 1, "dead": 1, "pending_forwards": 1, "dead_forwards": 0}
+    assert {name: counted[name] for name in expected} == expected
+    assert json.loads(cli(worker, "count", "--since", "3d", "--json"))["events"] == 5
+    assert "seconds            -" in cli(worker, "count", "--prefix", "evt_none")
+
+
 @pytest.mark.parametrize("newest_first", [True, False])
 def test_pages_neither_miss_nor_repeat(url: str, worker: str, newest_first: bool) -> None:
     # Three events came in the very same instant.

@@ -98,6 +98,11 @@ def test_nobody_gets_out_of_the_sandbox(host: Host, attempts: str, user: str) ->
     assert json.loads(host.check_output(run)) == []
 
 
+def test_a_self_test_by_the_front_door_gets_no_further(host: Host, attempts: str) -> None:
+    run = "systemd-run --quiet --collect --wait --pipe --unit=molam-door-break-out --property=User=molam_webhook"
+    assert json.loads(host.check_output(f"{run} {attempts}")) == ["connect to nginx"]
+
+
 def test_the_attempts_are_real(host: Host, attempts: str) -> None:
     """Without a sandbox root can do each of these; the others depend on the host's kernel."""
     done = set(json.loads(host.check_output(attempts)))

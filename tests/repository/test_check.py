@@ -269,12 +269,12 @@ def test_a_webhook_is_posted_to(check: ModuleType) -> None:
             """Say nothing."""
 
     server = HTTPServer(("127.0.0.1", 0), Chat)
-    config = {"webhook_url": f"http://127.0.0.1:{server.server_port}/", "mail_to": ""}
+    config = {"host": "host", "webhook_url": f"http://127.0.0.1:{server.server_port}/", "mail_to": ""}
     with served(server):
-        check.tell(config, "[molam] host", "x is bad.")
-    assert posted == [{"text": "[molam] host\nx is bad."}]
+        check.tell(config, "x", "x is bad.")
+    assert posted == [{"text": "[molam] host: x\nx is bad."}]
     with pytest.raises(OSError, match="refused"):
-        check.tell(config, "[molam] host", "x is bad.")
+        check.tell(config, "x", "x is bad.")
 
 
 def test_a_mail_is_sent(check: ModuleType) -> None:
@@ -293,6 +293,7 @@ def test_a_mail_is_sent(check: ModuleType) -> None:
 
     server = socketserver.TCPServer(("127.0.0.1", 0), Mail)
     config = {
+        "host": "host",
         "webhook_url": "",
         "mail_to": "ops@shop.test",
         "mail_from": "molam@shop.test",
@@ -300,7 +301,7 @@ def test_a_mail_is_sent(check: ModuleType) -> None:
         "mail_port": server.server_address[1],
     }
     with served(server):
-        check.tell(config, "[molam] host: x", "x is bad.")
+        check.tell(config, "x", "x is bad.")
     assert "Subject: [molam] host: x" in received
     assert "To: ops@shop.test" in received
     assert received[-1] == "x is bad."

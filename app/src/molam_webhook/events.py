@@ -59,6 +59,18 @@ SELECT received_at, encode(body_sha256, 'hex') AS body_sha256, payload FROM even
 WHERE event_id = $1 ORDER BY received_at, body_sha256 LIMIT $2
 """
 
+# The times are NULL where no event matches, or none is done. The seconds are those between the two.
+_TALLY = """
+SELECT count(*) AS events, count(*) FILTER (WHERE d.state = 'pending') AS pending,
+  count(*) FILTER (WHERE d.state = 'done') AS done, count(*) FILTER (WHERE d.state = 'dead') AS dead,
+  count(*) FILTER (WHERE f.state = 'pending') AS pending_forwards,
+  count(*) FILTER (WHERE f.state = 'dead') AS dead_forwards, min(d.created_at) AS first_received_at,
+  max(d.processed_at) AS last_processed_at,
+  extract(epoch FROM max(d.processed_at) - min(d.created_at))::float8 AS seconds
+FROM webhook_deliveries d LEFT JOIN forwards f ON f.delivery_id = d.id
+WHERE d.created_at >= $1 AND starts_with(d.event_id, $2)
+"""
+
 # A page of events: {after} says where it begins and ends, {order} is DESC or ASC.
 _KEYS = """
 SELECT d.id, d.created_at FROM webhook_deliveries d WHERE {after} {also}
@@ -143,6 +155,16 @@ async def find(url: str, wanted: Filter, limit: int) -> list[dict[str, Any]]:
         rows = scan(connection, wanted, columns, newest_first=True, limit=limit)
         found = [dict(row) async for row in rows]
     return [row | {"payment": _payment(row.pop("payload"))} for row in found]
+
+
+async def tally(url: str, since: datetime, prefix: str) -> dict[str, Any]:
+    """How many events whose ids begin with `prefix` were received since then: in all, by state, and of their forwards
+    those that are not done; when the first came and the last was acted on, and the seconds between, or None.
+
+    Raises one of `database.ERRORS`.
+    """
+    async with session(url, APPLICATION) as connection:
+        return dict(await connection.fetchrow(_TALLY, since, prefix) or {})
 
 
 async def select(url: str, wanted: Filter) -> dict[int, str]:

@@ -3,10 +3,10 @@
 import asyncio
 import ssl
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from statistics import quantiles
 from typing import Any
 
 import httpx
@@ -23,14 +23,15 @@ class Sender:
     """How to send: where to, and what to sign with.
 
     `connect_to` is where to connect instead, HOST:PORT or unix:PATH; the Host field, the name in the TLS handshake
-    and the certificate's check remain those of `url`. `forge` spoils the MAC. `at` is signed as the time of sending
-    in place of now. `times` is how often each event is sent, one after the other.
+    and the certificate's check remain those of `url`. `trust` says whose certificates hold; None is the system's list.
+    `forge` spoils the MAC. `at` is signed as the time of sending in place of now. `times` is how often each event is
+    sent, one after the other.
     """
 
     url: str
     secret: bytes
     kid: str | None = None
-    cacert: Path | None = None
+    trust: ssl.SSLContext | None = None
     connect_to: str | None = None
     forge: bool = False
     at: datetime | None = None
@@ -63,11 +64,15 @@ def make_event(
 
 
 def send(sender: Sender, events: Iterable[dict[str, Any]], concurrency: int = 1) -> list[Report]:
-    """Sign the events and post them, `concurrency` at once; the reports, in the order in which answers came.
-
-    Raises OSError where the CA certificate can't be used.
-    """
+    """Sign the events and post them, `concurrency` at once; the reports, in the order in which answers came."""
     return asyncio.run(_send(sender, iter(events), concurrency))
+
+
+def spread(reports: Sequence[Report]) -> dict[str, float]:
+    """How long the answers took, in milliseconds: `p50_ms`, `p99_ms` and `max_ms`. There has to be one."""
+    latencies = [report.latency_ms for report in reports]
+    cuts = quantiles(latencies, n=100, method="inclusive") if len(latencies) > 1 else latencies * 99
+    return {"p50_ms": round(cuts[49], 1), "p99_ms": round(cuts[98], 1), "max_ms": max(latencies)}
 
 
 async def _send(sender: Sender, events: Iterator[dict[str, Any]], concurrency: int) -> list[Report]:
@@ -83,7 +88,7 @@ async def _send(sender: Sender, events: Iterator[dict[str, Any]], concurrency: i
         target = target.copy_with(host=address.strip("[]"), port=int(port))
     # A proxy named in the environment is for the web, not for a check of this very host.
     transport = httpx.AsyncHTTPTransport(
-        verify=ssl.create_default_context(cafile=sender.cacert),
+        verify=sender.trust or ssl.create_default_context(),
         uds=socket_path,
         trust_env=False,
         limits=httpx.Limits(max_connections=concurrency),

@@ -1,4 +1,4 @@
-"""Stored events: `events list | show | dead | retry | discard | replay | export | prune`."""
+"""Stored events: `events list | show | count | dead | retry | discard | replay | export | prune`."""
 
 import os
 import sys
@@ -123,6 +123,21 @@ def show(event_id: str, as_json: bool) -> None:
         else:
             click.echo(f"{name}:")
             print_rows({f"  {key}": value for key, value in part.items()})
+
+
+@events.command()
+@click.option("--since", type=Time(), default="1d", show_default=True, help="Received at this time or later.")
+@click.option("--prefix", default="", help="Only events whose ids begin so, as those of `send --prefix` do.")
+@as_json_option
+def count(since: datetime, prefix: str, as_json: bool) -> None:
+    """Count the events of the last day, or since another time: in all, by state, and what is still to be forwarded."""
+    from molam_webhook.events import tally
+
+    found = ask_database(tally(_url(), since, prefix))
+    if as_json:
+        print_json(found)
+    else:
+        print_rows(found)
 
 
 @events.command()

@@ -2,20 +2,20 @@
 
 import os
 import secrets
+import ssl
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 import orjson
 
-from molam_webhook.cli.options import Time
+from molam_webhook.cli.options import Time, Url, cacert_option, connect_to_option
 from molam_webhook.cli.output import as_json_option, fail, print_json, print_rows, print_table
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--url", required=True, help="The endpoint, such as https://pay.example.com/molam/webhook.")
+@click.option("--url", required=True, type=Url(), help="The endpoint, such as https://pay.example.com/molam/webhook.")
 @click.option(
     "--secret-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -32,21 +32,15 @@ if TYPE_CHECKING:
 @click.option("--kid", help="Key id to name; without it the header names none.")
 @click.option("--type", "event_type", default="payment.succeeded", show_default=True, help="Event type.")
 @click.option("--id", "event_id", help="Event id.  [default: a new one]")
+@click.option(
+    "--prefix", default="", metavar="TEXT", help="Begin new ids with it, as in evt_TEXT…, to tell them apart later."
+)
 @click.option("--payment-intent", help="Payment id.  [default: a new one]")
 @click.option("--order-id", help="Order id.  [default: a new one]")
 @click.option("--amount", default=5000, show_default=True, type=click.IntRange(0), help="In minor units.")
 @click.option("--currency", default="XOF", show_default=True, help="Currency code.")
-@click.option(
-    "--cacert",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="CA certificate to trust instead of the system's.",
-)
-@click.option(
-    "--connect-to",
-    metavar="HOST:PORT|unix:PATH",
-    callback=lambda _context, _option, value: _connect_to(value),
-    help="Connect here; name and certificate stay those of --url.",
-)
+@cacert_option
+@connect_to_option
 @click.option("--count", default=1, show_default=True, type=click.IntRange(1), help="Send so many new events.")
 @click.option(
     "--concurrency", default=1, show_default=True, type=click.IntRange(1, 1000), help="So many of them at once."
@@ -62,11 +56,12 @@ def send(
     kid: str | None,
     event_type: str,
     event_id: str | None,
+    prefix: str,
     payment_intent: str | None,
     order_id: str | None,
     amount: int,
     currency: str,
-    cacert: Path | None,
+    trust: ssl.SSLContext | None,
     connect_to: str | None,
     count: int,
     concurrency: int,
@@ -82,14 +77,12 @@ def send(
     from molam_webhook.send import Sender, make_event
     from molam_webhook.send import send as run
 
-    if not url.startswith(("http://", "https://")):
-        raise click.UsageError("--url must begin with http:// or https://")
     if event_id is not None and count > 1:
         raise click.UsageError("--id is for one event, not for --count")
 
     def events() -> Iterator[dict[str, Any]]:
         for _ in range(count):
-            new = uuid.uuid4().hex
+            new = f"{prefix}{uuid.uuid4().hex}"
             yield make_event(
                 event_type,
                 event_id or f"evt_{new}",
@@ -103,17 +96,14 @@ def send(
         url=url,
         secret=_sender_secret(secret_file, forge=forge),
         kid=kid,
-        cacert=cacert,
+        trust=trust,
         connect_to=connect_to,
         forge=forge,
         at=at,
         times=2 if duplicate else 1,
     )
     started = time.perf_counter()
-    try:
-        reports = run(sender, events(), concurrency)
-    except OSError as error:
-        fail(f"{cacert} cannot be used: {error.strerror or error}.")
+    reports = run(sender, events(), concurrency)
     seconds = time.perf_counter() - started
     if count > 1:
         _print_summary(reports, seconds, as_json=as_json)
@@ -142,12 +132,14 @@ def _print_report(report: "Report", *, forge: bool) -> None:
 
 
 def _print_summary(reports: Sequence["Report"], seconds: float, *, as_json: bool) -> None:
-    groups: dict[tuple[int | None, str], list[float]] = {}
+    from molam_webhook.send import spread
+
+    groups: dict[tuple[int | None, str], list[Report]] = {}
     for report in reports:
-        groups.setdefault((report.status, _word(report)), []).append(report.latency_ms)
+        groups.setdefault((report.status, _word(report)), []).append(report)
     answers = [
-        {"answer": status, "outcome": word, "count": len(latencies)} | _spread(latencies)
-        for (status, word), latencies in sorted(groups.items(), key=lambda group: -len(group[1]))
+        {"answer": status, "outcome": word, "count": len(group)} | spread(group)
+        for (status, word), group in sorted(groups.items(), key=lambda item: -len(item[1]))
     ]
     total = {"sent": len(reports), "seconds": round(seconds, 2), "per_second": round(len(reports) / seconds)}
     if as_json:
@@ -157,11 +149,6 @@ def _print_summary(reports: Sequence["Report"], seconds: float, *, as_json: bool
         click.echo(f"\n{total['sent']} sent in {total['seconds']} s: {total['per_second']} a second.")
 
 
-def _spread(latencies: list[float]) -> dict[str, float]:
-    cuts = quantiles(latencies, n=100, method="inclusive") if len(latencies) > 1 else latencies * 99
-    return {"p50_ms": round(cuts[49], 1), "p99_ms": round(cuts[98], 1), "max_ms": max(latencies)}
-
-
 def _word(report: "Report") -> str:
     """What the answer's body says in one word, or why there is none."""
     try:
@@ -169,15 +156,6 @@ def _word(report: "Report") -> str:
         return str(body.get("status") or body.get("error"))
     except (orjson.JSONDecodeError, AttributeError):
         return report.answer[:60] if report.status is None else "-"
-
-
-def _connect_to(value: str | None) -> str | None:
-    if value is None or value.startswith("unix:/"):
-        return value
-    host, _, port = value.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise click.BadParameter("must be HOST:PORT or unix:/PATH")
-    return value
 
 
 def _sender_secret(secret_file: Path | None, *, forge: bool) -> bytes:

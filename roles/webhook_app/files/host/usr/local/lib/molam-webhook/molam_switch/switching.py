@@ -20,7 +20,8 @@ FREE_BYTES = 16 * 2**20
 
 def ask(slot: str, *command: str) -> tuple[int, str, str]:
     """Run a command of the release in a slot as its receiver; return exit status, output and errors."""
-    answer = as_user("molam_webhook", slots.settings_of(slot), slots.program(slot), *command)
+    unit = "door" if "--url" in " ".join(command) else "ask"
+    answer = as_user("molam_webhook", slots.settings_of(slot), slots.program(slot), *command, unit=unit)
     return answer.returncode, answer.stdout, answer.stderr
 
 

@@ -18,8 +18,11 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def as_user(user: str, settings: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a program of a release as one of its users, with the settings and keys of a slot."""
+def as_user(user: str, settings: Path, *command: str | Path, unit: str = "ask") -> subprocess.CompletedProcess[str]:
+    """Run a program of a release as one of its users, with the settings and keys of a slot, and our own input.
+
+    A ``unit`` door may go to nginx (its drop-in says so); others have no network.
+    """
     return run(
         "systemd-run",
         "--quiet",
@@ -27,7 +30,7 @@ def as_user(user: str, settings: Path, *command: str | Path) -> subprocess.Compl
         "--wait",
         "--pipe",
         # In the sandbox of all units with such a name.
-        f"--unit=molam-ask-{secrets.token_hex(4)}",
+        f"--unit=molam-{unit}-{secrets.token_hex(4)}",
         f"--property=User={user}",
         f"--property=EnvironmentFile={settings}/environment",
         *(f"--property=LoadCredentialEncrypted={path.stem}:{path}" for path in settings.glob("*.cred")),
