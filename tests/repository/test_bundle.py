@@ -18,9 +18,6 @@ from typing import Any
 
 import pytest
 
-# One process builds what several tests look at.
-pytestmark = pytest.mark.xdist_group("bundle")
-
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "roles/webhook_app/files/release/run"
 VERSION = tomllib.loads((ROOT / "app" / "pyproject.toml").read_text())["project"]["version"]
