@@ -1,22 +1,14 @@
-"""Updates of two hosts, one after the other: what is told, what is done, and that a host which is not well ends it.
-
-Both hosts of the scenario at once, when each has passed its own tests.
-"""
+"""Updates of two hosts, one after the other: what is told, what is done, and that a host which is not well ends it."""
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-INVENTORY = ROOT / "molecule" / "hardening" / "inventory"
-SSH = ("ssh", "-F", ROOT / ".state" / "ssh" / "config", "-o", "ConnectTimeout=5")
-FIRST, SECOND = "10.89.77.33", "10.89.77.32"
+from .hosts import FIRST, SECOND, on, play
 
 # A package in two versions, the second one from a source of the host's own. That one stops nginx where /run/spoil is.
 SOURCE = r"""
@@ -49,29 +41,9 @@ rm -rf /srv/patch /run/spoil /etc/apt/sources.list.d/patch.list
 """
 
 
-def on(address: str, command: str) -> str:
-    """Run a command on a host, over a connection of its own; return what it printed."""
-    answer = subprocess.run(
-        [*SSH, "-o", "ControlPath=none", address, "sh", "-eu"],
-        input=command,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout.strip()
-
-
 def patch(*options: str) -> subprocess.CompletedProcess[str]:
-    """Run the playbook against both hosts, as people do."""
-    return subprocess.run(
-        ["ansible-playbook", f"--inventory={INVENTORY}", "playbooks/patch.yml", *options],
-        cwd=ROOT,
-        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Patch both hosts."""
+    return play("patch.yml", *options)
 
 
 def version(address: str) -> str:
