@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -24,6 +25,11 @@ PAUSE_SECONDS = 0.02
 PATIENCE_SECONDS = 10
 OK = ("accepted", "duplicate")
 UNKNOWN = "unknown"
+
+
+def never(_accepted: int) -> bool:
+    """However many there are, there are not too many."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +49,13 @@ class Send:
 
 class Recorder:
     """Sends to a service, side by side, for as long as it is entered, and notes the answers. Each sender rests for
-    `rest_seconds` after an answer.
+    `rest_seconds` after an answer, and for as long as `too_many` says so of the events that were accepted.
     """
 
-    def __init__(self, service: Service, rest_seconds: float) -> None:
+    def __init__(self, service: Service, rest_seconds: float, too_many: Callable[[int], bool]) -> None:
         self._service = service
         self._rest_seconds = rest_seconds
+        self._too_many = too_many
         self._stopped = threading.Event()
         self._pool = ThreadPoolExecutor(SENDERS)
         self.sends: list[Send] = []
@@ -69,6 +76,9 @@ class Recorder:
         """How many sends that began since then were answered 200."""
         return sum(send.ok and send.began >= since for send in tuple(self.sends))
 
+    def _accepted(self) -> int:
+        return sum(send.answer == "accepted" for send in tuple(self.sends))
+
     def failed(self, since: float) -> int:
         """How many sends that ended since then were refused or not answered."""
         return sum(not send.ok and send.ended >= since for send in tuple(self.sends))
@@ -87,6 +97,8 @@ class Recorder:
                 answer = _send(client, event_id)
                 self.sends.append(Send(event_id, began, time.monotonic(), answer))
                 time.sleep(self._rest_seconds if answer in OK else PAUSE_SECONDS)
+                while self._too_many(self._accepted()) and not self._stopped.is_set():
+                    time.sleep(PAUSE_SECONDS)
 
 
 def _send(client: httpx.Client, event_id: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import NamedTuple
 
-from faults.history import Recorder, Send, check
+from faults.history import Recorder, Send, check, never
 from processing import WorkerProcess
 from support import Postgres, Service, query, wait_until
 
@@ -60,13 +60,20 @@ def left(url: str) -> int:
     return int(query(url, _LEFT)[0][0])
 
 
-def prove(fault: Fault, refusals: int, site: Site, rest_seconds: float = 0) -> list[Send]:
+def prove(
+    fault: Fault,
+    refusals: int,
+    site: Site,
+    *,
+    rest_seconds: float = 0,
+    too_many: Callable[[int], bool] = never,
+) -> list[Send]:
     """Let a fault happen under load, until it has cost at least so many sends their 200; then compare. Returns the
-    sends; `rest_seconds` are a sender's after each that was answered, where the worker has more to do than they.
+    sends; `rest_seconds` and `too_many` are the Recorder's, where the worker has more to do than the senders.
 
     What is left has to be done in good time all the same.
     """
-    with Recorder(site.service, rest_seconds) as recorder:
+    with Recorder(site.service, rest_seconds, too_many) as recorder:
         wait_until(lambda: recorder.succeeded() >= ENOUGH)
         began = time.monotonic()
         with fault(site):

@@ -56,10 +56,11 @@ class Shop:
 
     def wait_for(self, number: int, seconds: float = DEADLINE_SECONDS) -> None:
         """Wait until it has noted so many more deliveries."""
-        enough = self._count() + number
-        wait_until(lambda: self._count() >= enough, seconds)
+        enough = self.count() + number
+        wait_until(lambda: self.count() >= enough, seconds)
 
-    def _count(self) -> int:
+    def count(self) -> int:
+        """How many deliveries it has noted."""
         return self._notes.read_bytes().count(b"\n")
 
     def deliveries(self) -> list[Delivery]:

@@ -22,7 +22,7 @@ from support import PATH, Service, Valkey, count, event_body, signed_headers, wa
 pytestmark = pytest.mark.database
 
 LIMIT = 5
-REST_SECONDS = 0.05
+REST_SECONDS = 0.1
 BODY = event_body("evt_forged")
 
 
@@ -131,5 +131,5 @@ def test_its_loss_costs_no_event_and_no_limit(
             left = RECOVERY_SECONDS - (time.monotonic() - back)
             wait_until(lambda: uses(valkey)[0] > hits + ENOUGH and uses(valkey)[1] > failures, left)
 
-    sends = prove(valkey_gone, 0, site, REST_SECONDS)
+    sends = prove(valkey_gone, 0, site, rest_seconds=REST_SECONDS)
     assert {send.answer for send in sends} == {"accepted", "duplicate"}
