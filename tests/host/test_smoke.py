@@ -107,9 +107,7 @@ def test_another_name_and_a_receiver_that_is_down_are_told(
 
 
 @pytest.mark.intrusive
-def test_a_load_is_counted_and_what_was_not_taken_is_told(
-    request: pytest.FixtureRequest, host: Host, site: Site
-) -> None:
+def test_a_load_is_counted(request: pytest.FixtureRequest, host: Host, site: Site) -> None:
     options = ["--extra-vars=load_test_events=60 load_test_concurrency=8", "-vvv", "--diff"]
     answer = play(request, host, "playbooks/load_test.yml", *options)
     assert answer.returncode == 0, answer.stdout[-3000:]
@@ -121,6 +119,10 @@ def test_a_load_is_counted_and_what_was_not_taken_is_told(
     paid = "SELECT count(*) FROM orders WHERE status = 'paid' AND order_id LIKE '" + prefix.replace("evt", "ord") + "%'"
     assert host.check_output(f'runuser -u postgres -- psql --no-psqlrc -Atc "{paid}" molam_webhook') == "60"
 
+
+@pytest.mark.intrusive
+@pytest.mark.debian("13")
+def test_a_load_that_is_not_taken_is_told(request: pytest.FixtureRequest, host: Host, site: Site) -> None:
     other = f'{{"webhook_app_keys": [{{"kid": "{site.kid}", "secret": "another_secret_9Wq2", "state": "active"}}]}}'
     answer = play(request, host, "playbooks/load_test.yml", f"--extra-vars={other}", "--extra-vars=load_test_events=3")
     assert answer.returncode == 2
@@ -128,3 +130,18 @@ def test_a_load_is_counted_and_what_was_not_taken_is_told(
     message = " ".join(answer.stdout.split())
     assert "did not take all of them: answers other than 200" in message
     assert "3 events were sent, and 0 are stored" in message
+
+
+@pytest.mark.intrusive
+@pytest.mark.debian("13")
+def test_no_load_for_a_production_host_under_another_name(request: pytest.FixtureRequest, host: Host) -> None:
+    settings = "/etc/molam-webhook/settings/environment"
+    host.check_output(f"sed --in-place=.kept 's/^MOLAM_ENVIRONMENT=.*/MOLAM_ENVIRONMENT=production/' {settings}")
+    try:
+        answer = play(request, host, "playbooks/load_test.yml")
+    finally:
+        host.check_output(f"mv {settings}.kept {settings}")
+    assert answer.returncode == 2
+    message = " ".join(answer.stdout.split())
+    assert "was set up as production, though this inventory says demo" in message
+    assert "Send them" not in message
