@@ -25,6 +25,9 @@ from tests.host.test_secrets import (  # noqa: F401  fixtures and tests, by the 
 
 from .conftest import JOBS, Database
 
+# To the other slot, with the release in use and the settings that are there now.
+SWITCH = 'molam-webhook-switch "$(basename "$(readlink -f /opt/molam-webhook/active)")"'
+
 
 def test_an_event_is_stored_there_and_acted_on(host: Host, site: Site, database: Database) -> None:
     event = new_event()
@@ -80,13 +83,37 @@ def test_a_database_with_another_ca_is_not_believed(host: Host, site: Site) -> N
         f"openssl req -x509 -newkey ed25519 -noenc -subj '/CN=CA of a stranger' -keyout /dev/null -out {ca}"
     )
     try:
-        answer = host.run('molam-webhook-switch "$(basename "$(readlink -f /opt/molam-webhook/active)")"')
+        answer = host.run(SWITCH)
         assert answer.rc == 1
         assert "CERTIFICATE_VERIFY_FAILED" in answer.stderr or "certificate verify failed" in answer.stderr
         assert slot_in_use(host) == before
         assert site.send(new_event()).status_code == 200
     finally:
         host.check_output(f"mv /root/database-ca.pem {ca}")
+
+
+def test_a_database_with_another_name_is_not_believed(host: Host, site: Site, database: Database) -> None:
+    """Its certificate is of the right CA, and for its address."""
+    before, login = slot_in_use(host), database.logins["owner"]
+
+    def name(address: str) -> None:
+        url = f"postgresql://{login['user']}:{login['password']}@{address}/molam?sslmode=verify-full"
+        host.check_output(f"molam-webhook-credentials <<'END'\n{json.dumps({'database_url.owner': url})}\nEND")
+
+    host.check_output(f"echo '{database.address} database.test' >> /etc/hosts")
+    try:
+        name("database.test")
+        answer = host.run(SWITCH)
+        assert answer.rc == 1
+        assert "certificate is not valid for 'database.test'" in answer.stderr
+        assert login["password"] not in answer.stderr
+        assert slot_in_use(host) == before
+        assert site.send(new_event()).status_code == 200
+    finally:
+        name(database.address)
+        host.check_output(
+            "sed '/database.test/d' /etc/hosts > /root/hosts; cat /root/hosts > /etc/hosts; rm /root/hosts"
+        )
 
 
 def test_without_its_database_the_sender_is_told_to_come_again(host: Host, site: Site, database: Database) -> None:
