@@ -111,6 +111,7 @@ def test_a_database_with_another_name_is_not_believed(host: Host, site: Site, da
         assert site.send(new_event()).status_code == 200
     finally:
         name(database.address)
+        host.check_output(SWITCH)
         host.check_output(
             "sed '/database.test/d' /etc/hosts > /root/hosts; cat /root/hosts > /etc/hosts; rm /root/hosts"
         )

@@ -113,6 +113,7 @@ def test_rotation_under_load(host: Host, site: Site, database: Database, vault: 
         # The same command finishes it.
         finished = rotate()
         assert finished.returncode == 0, finished.stdout[-3000:]
+    assert "What was begun before is finished" in finished.stdout
     assert logins_in(vault) == new
     assert "# Ours.\n" in ansible_vault("view", vault)
 
