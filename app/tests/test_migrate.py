@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from molam_webhook import migrate as module
 from molam_webhook import schema
 from molam_webhook.config import Settings
-from molam_webhook.migrate import SchemaError, check, migrate
+from molam_webhook.migrate import SchemaError, migrate
 from support import Postgres, query
 
 OWNER, WEB, WORKER = "molam_webhook_owner", "molam_webhook", "molam_webhook_worker"
@@ -88,15 +88,8 @@ class Fresh:
         self._patch.setattr(schema, "OLDEST", oldest)
 
     def migrate(self, *, contract: bool = False) -> tuple[str | None, str | None]:
-        planned = self.check(contract=contract)
-        assert migrate(self._settings(), contract=contract) == planned
-        return planned
-
-    def check(self, *, contract: bool = False) -> tuple[str | None, str | None]:
-        return check(self._settings(), contract=contract)
-
-    def _settings(self) -> Settings:
-        return Settings.model_validate({"database_url": self.url(OWNER)})
+        settings = Settings.model_validate({"database_url": self.url(OWNER)})
+        return migrate(settings, contract=contract)
 
     def fault(self, user: str = WEB) -> str | None:
         async def ask() -> str | None:
@@ -128,17 +121,6 @@ def fresh(postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.database
 def test_an_empty_database_is_told(fresh: Fresh) -> None:
     assert fresh.fault(user=OWNER) == "the database is empty: run 'molam-webhook migrate'"
-
-
-@pytest.mark.database
-def test_a_check_tells_what_would_be_done_and_does_not(fresh: Fresh) -> None:
-    fresh.release("+a", oldest="0002")
-    assert fresh.check() == (None, "0002")
-    assert fresh.fault(user=OWNER) == "the database is empty: run 'molam-webhook migrate'"
-    fresh.migrate()
-    fresh.release("+a", "+b", oldest="0003")
-    assert fresh.check() == ("0002", "0003")
-    assert fresh.columns() == {"a"}
 
 
 @pytest.mark.database

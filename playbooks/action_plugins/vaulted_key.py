@@ -38,24 +38,35 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible has no types
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Change the file; `changed` says whether there was anything to change."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        path, kid, state = (self._task.args[name] for name in ("path", "kid", "state"))
+        path = self._task.args["path"]
         try:
-            changed = self._change(Path(path).resolve(), kid, state)
+            changed = self._change(Path(path).resolve())
         except (AnsibleError, OSError, ValueError) as error:
             raise AnsibleActionFail(f"{path} was left as it is: {error}") from None
         return result | {"changed": changed}
 
-    def _change(self, path: Path, kid: str, state: str) -> bool:
+    def _change(self, path: Path) -> bool:
         vaulted = path.read_bytes()
         if not is_encrypted(vaulted):
             raise ValueError("it is not encrypted; run ansible-vault encrypt on it first")
         vault: VaultLib = self._loader._vault
         plain, _, secret = vault.decrypt_and_get_vault_id(vaulted.decode())
         text = plain.decode()
+        new = self._edit(text)
+        if new == text:
+            return False
+        if not self._task.check_mode:
+            vault_id = parse_vaulttext_envelope(vaulted)[3]
+            write(path, VaultLib(vault.secrets).encrypt(new, secret=secret, vault_id=vault_id))
+        return True
+
+    def _edit(self, text: str) -> str:
+        """Return what the file's text is to be. Raises ValueError where only a person can make it so."""
+        kid, state = self._task.args["kid"], self._task.args["state"]
         wanted = self._keys(text)
         found = [key for key in wanted if key["kid"] == kid]
         if found and found[0]["state"] == state:
-            return False
+            return text
         if found:
             found[0]["state"] = state
             new = with_state(text, kid, state)
@@ -66,10 +77,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible has no types
             new = with_key(text, key)
         if not self._reads_as(new, wanted):
             raise ValueError(f"{LIST} is written there in a way that only you can change; edit it by hand")
-        if not self._task.check_mode:
-            vault_id = parse_vaulttext_envelope(vaulted)[3]
-            write(path, VaultLib(vault.secrets).encrypt(new, secret=secret, vault_id=vault_id))
-        return True
+        return new
 
     def _reads_as(self, text: str, keys: list[dict[str, str]]) -> bool:
         try:

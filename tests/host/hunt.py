@@ -36,8 +36,11 @@ def inventory_secrets(host: Host) -> dict[str, str]:
 
 
 def texts(value: Any) -> Iterator[str]:  # noqa: ANN401  any variable's value
-    """Yield the secret texts in a variable: of a list of keys their secrets, of a URL also what it is secret for."""
-    if isinstance(value, list):
+    """Yield the secret texts in a variable: keys' secrets, logins' passwords, of a URL also its parts."""
+    if isinstance(value, dict):
+        for name, entry in value.items():
+            yield from texts(entry) if isinstance(entry, dict) or name == "password" else ()
+    elif isinstance(value, list):
         for entry in value:
             yield from texts(entry["secret"])
     elif value:

@@ -44,8 +44,8 @@ def load(site: Site, senders: int = 4, *, pause_seconds: float = 0) -> Iterator[
             kept.close()
 
 
-def stored(host: Host, event_ids: list[str]) -> tuple[int, int]:
-    """Count the rows of these events in the inbox, and those that are done and have their order.
+def stored(host: Host, event_ids: list[str], database: str = "molam_webhook") -> tuple[int, int]:
+    """Count the rows of these events in the inbox that the host has, and those that are done and have their order.
 
     The ids go through a file: there may be thousands.
     """
@@ -58,7 +58,7 @@ def stored(host: Host, event_ids: list[str]) -> tuple[int, int]:
         "JOIN webhook_deliveries d USING (event_id) LEFT JOIN orders o ON o.last_event_id = event_id"
     )
     answer = host.check_output(
-        "runuser -u postgres -- psql --no-psqlrc --quiet -At molam_webhook <<'END'\n"
+        f"runuser -u postgres -- psql --no-psqlrc --quiet -At {database} <<'END'\n"
         f"CREATE TEMPORARY TABLE sent (event_id text);\n\\copy sent FROM /run/event_ids\n{count};\nEND"
     )
     rows, done = answer.split("|")

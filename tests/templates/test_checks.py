@@ -17,6 +17,17 @@ GOOD: dict[str, Any] = {
 # A file that is there, whatever is in it: that is looked into after the variables.
 SDK = {"sdk_hosting_enabled": True, "sdk_hosting_file": "/etc/hostname", "sdk_hosting_version": "1.0.0"}
 
+# A PostgreSQL on another host, and who logs in there.
+PASSWORD = "q8Vw3LmZr5Kt1Yh7Nd0b"  # noqa: S105  made up for this test
+LOGINS = {
+    job: {"user": f"molam_webhook_{job}_a", "password": f"{PASSWORD}{job}"} for job in ("receiver", "worker", "owner")
+}
+DATABASE: dict[str, Any] = {
+    "webhook_app_database_url": "postgresql://db.shop.test:5432/molam?sslmode=verify-full",
+    "webhook_app_database_logins": LOGINS,
+    "webhook_app_database_networks": ["198.18.7.9/32", "fd00:7::9/128"],
+}
+
 # The role, variables in place of the good ones, and what it must say.
 FAULTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "URL for a domain": (
@@ -204,6 +215,67 @@ FAULTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         },
         ["webhook_app_worker_networks", "webhook_app_sentry_dsn"],
     ),
+    "password in the URL of the database": (
+        "webhook_app",
+        DATABASE | {"webhook_app_database_url": f"postgresql://a:{SECRET}@db.shop.test/molam?sslmode=verify-full"},
+        ["webhook_app_database_url", "no password", "main.yml"],
+    ),
+    "database without a word on TLS": (
+        "webhook_app",
+        DATABASE | {"webhook_app_database_url": "postgresql://db.shop.test/molam"},
+        ["webhook_app_database_url", "sslmode=verify-full"],
+    ),
+    "database that anybody could be": (
+        "webhook_app",
+        DATABASE | {"webhook_app_database_url": "postgresql://db.shop.test/molam?sslmode=require"},
+        ["sslmode in webhook_app_database_url", "verify-full", "production"],
+    ),
+    "database that anybody could be whose CA is known": (
+        "webhook_app",
+        DATABASE | {"webhook_app_database_url": "postgresql://db.shop.test/molam?sslmode=verify-ca"},
+        ["sslmode in webhook_app_database_url", "verify-full", "production"],
+    ),
+    "database in no network": (
+        "webhook_app",
+        DATABASE | {"webhook_app_database_networks": []},
+        ["webhook_app_database_networks", "name server"],
+    ),
+    "network of no database": (
+        "webhook_app",
+        {"webhook_app_database_networks": ["198.18.7.9/32"]},
+        ["webhook_app_database_networks", "none where it is not"],
+    ),
+    "database for one job alone": (
+        "webhook_app",
+        DATABASE | {"webhook_app_database_logins": {"receiver": LOGINS["receiver"]}},
+        ["webhook_app_database_logins", "receiver, worker and owner", "vault.yml"],
+    ),
+    "password of the database that nobody put in": (
+        "webhook_app",
+        DATABASE | {"webhook_app_database_logins": LOGINS | {"worker": {"user": "w_a", "password": "CHANGE_ME"}}},
+        ["password in webhook_app_database_logins", "placeholder", "vault.yml"],
+    ),
+    "user of the database with more in it": (
+        "webhook_app",
+        DATABASE | {"webhook_app_database_logins": LOGINS | {"worker": {"user": "w; x", "password": PASSWORD}}},
+        ["user in webhook_app_database_logins"],
+    ),
+    "no such CA of the database": (
+        "webhook_app",
+        DATABASE | {"webhook_app_database_ca": "/no/such.pem"},
+        ["webhook_app_database_ca", "/no/such.pem"],
+    ),
+    "firewall that keeps the worker from the database": (
+        "webhook_app",
+        DATABASE
+        | {
+            "nftables_closed_users": [
+                {"user": "molam_webhook_worker", "networks": ["198.18.7.9/32"]},
+                {"user": "nobody", "networks": []},
+            ]
+        },
+        ["nftables_closed_users", "molam_webhook_worker to fd00:7::9/128", "main.yml"],
+    ),
     "SDK that is nowhere": (
         "sdk_hosting",
         {"sdk_hosting_enabled": True},
@@ -300,8 +372,25 @@ def test_good_variables_pass(role: str) -> None:
     assert faults(role, **GOOD) == []
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {
+            "webhook_app_database_url": "postgresql://db-1.shop.test,[fd00:7::9]:5433/molam"
+            "?sslmode=verify-full&target_session_attrs=read-write"
+        },
+        {"molam_environment": "demo", "webhook_app_database_url": "postgresql://198.18.7.9/molam?sslmode=disable"},
+        {"nftables_closed_users": [{"user": "molam_webhook", "networks": DATABASE["webhook_app_database_networks"]}]},
+    ],
+)
+def test_database_elsewhere_passes(variables: dict[str, Any]) -> None:
+    assert faults("webhook_app", **GOOD | DATABASE | variables) == []
+
+
 @pytest.mark.parametrize(("role", "variables", "words"), FAULTS.values(), ids=FAULTS.keys())
 def test_fault_is_told(role: str, variables: dict[str, Any], words: list[str]) -> None:
     told = "\n".join(faults(role, **GOOD | variables))
     assert [word for word in words if word not in told] == []
     assert SECRET not in told
+    assert PASSWORD not in told

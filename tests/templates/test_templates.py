@@ -6,10 +6,13 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
+from ansible.template import trust_as_template
 
-from .render import render
+from .render import render, templar
 
 
 def test_postgresql_is_durable_and_logs_no_payment() -> None:
@@ -50,6 +53,49 @@ def test_environment_is_the_same_for_systemd_and_for_a_shell(tmp_path: Path) -> 
         check=True,
     )
     assert answer.stdout == url
+
+
+# A PostgreSQL on another host; a password with all that means something in a URL.
+PASSWORD = "a/b:c@d?e#f%g\\1&h+i"  # noqa: S105  made up for this test
+DATABASE: dict[str, Any] = {
+    "webhook_app_database_url": "postgresql://db-1.shop.test,db-2.shop.test:5433/molam?sslmode=verify-full",
+    "webhook_app_database_networks": ["198.18.7.9/32"],
+    "webhook_app_database_logins": {
+        job: {"user": f"{job}_a", "password": f"{PASSWORD}{job}"} for job in ("worker", "owner", "receiver")
+    },
+}
+
+
+def test_database_elsewhere_is_no_setting_but_a_credential_of_each_job() -> None:
+    assert "DATABASE_URL=postgresql:///" in render("webhook_app", "environment.j2")
+    text = render("webhook_app", "environment.j2", **DATABASE)
+    assert "DATABASE_URL" not in text
+    assert "db-1" not in text
+    template = templar("webhook_app", 13, {**DATABASE, "webhook_app_keys": []})
+    credentials = template.template(trust_as_template("{{ __webhook_app_credentials }}"))
+    for job in ("receiver", "worker", "owner"):
+        url = credentials[f"database_url.{job}"]
+        # As the driver reads it.
+        login, _, hosts = urlsplit(url).netloc.rpartition("@")
+        user, _, password = login.partition(":")
+        assert (user, unquote(password), hosts) == (f"{job}_a", PASSWORD + job, "db-1.shop.test,db-2.shop.test:5433")
+        assert url.endswith("/molam?sslmode=verify-full")
+    units = template.template(trust_as_template("{{ __webhook_app_reach }}"))
+    for unit, job in zip(units, ("receiver", "worker", "owner"), strict=True):
+        drop_in = render("webhook_app", "reach.conf.j2", item=unit, **DATABASE)
+        assert re.findall(r"LoadCredentialEncrypted=(database_url):\S+/(database_url\S+)\.cred\n", drop_in) == [
+            ("database_url", f"database_url.{job}")
+        ]
+        assert "IPAddressAllow=198.18.7.9/32\n" in drop_in
+        assert "PGSSLROOTCERT=" in drop_in
+
+
+def test_database_here_is_no_credential() -> None:
+    template = templar("webhook_app", 13, {"webhook_app_keys": []})
+    credentials = template.template(trust_as_template("{{ __webhook_app_credentials }}"))
+    assert [credentials[f"database_url.{job}"] for job in ("receiver", "worker", "owner")] == [None] * 3
+    units = template.template(trust_as_template("{{ __webhook_app_reach }}"))
+    assert [unit["networks"] for unit in units] == [[]] * 3
 
 
 @pytest.mark.parametrize(("wanted", "value"), [(True, "1"), (False, "0")])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from functools import partial
 from importlib import resources
 from typing import NamedTuple
 
@@ -49,17 +47,10 @@ def migrate(settings: Settings, *, contract: bool = False) -> Migration:
 
     Raises SchemaError, asyncpg.PostgresError, sqlalchemy.exc.SQLAlchemyError or OSError; nothing was changed then.
     """
-    return asyncio.run(_in_transaction(settings, partial(_upgrade, contract=contract)))
+    return asyncio.run(_migrate(settings.database_url.get_secret_value(), contract=contract))
 
 
-def check(settings: Settings, *, contract: bool = False) -> Migration:
-    """What `migrate` would do, with nothing changed and no table locked. Raises the same."""
-    return asyncio.run(_in_transaction(settings, partial(_check, contract=contract)))
-
-
-async def _in_transaction(settings: Settings, work: Callable[[Connection], Migration]) -> Migration:
-    url = settings.database_url.get_secret_value()
-
+async def _migrate(url: str, *, contract: bool) -> Migration:
     async def open_connection() -> asyncpg.Connection[asyncpg.Record]:
         return await asyncpg.connect(
             url,
@@ -72,64 +63,45 @@ async def _in_transaction(settings: Settings, work: Callable[[Connection], Migra
 
     engine = create_async_engine("postgresql+asyncpg://", async_creator=open_connection, poolclass=NullPool)
     async with engine.begin() as connection:
-        return await connection.run_sync(work)
-
-
-def _check(connection: Connection, *, contract: bool) -> Migration:
-    plan = _plan(connection, _config(connection), contract=contract)
-    return Migration(plan.before, plan.target)
+        return await connection.run_sync(_upgrade, contract=contract)
 
 
 def _upgrade(connection: Connection, *, contract: bool) -> Migration:
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
-    config = _config(connection)
-    plan = _plan(connection, config, contract=contract)
-    # Of a later release's schema the rights stay as well: they are those of a release which may be serving.
-    if plan.target is not None and plan.target <= schema.NEWEST:
-        command.upgrade(config, plan.target)
-        if plan.contracted is not None:
-            connection.exec_driver_sql(f"COMMENT ON TABLE alembic_version IS '{schema.mark(plan.contracted)}'")
-        connection.exec_driver_sql(_grants())
-    return Migration(plan.before, plan.target)
-
-
-def _config(connection: Connection) -> Config:
     config = Config()
     config.set_main_option("script_location", _SCRIPTS)
     config.attributes["connection"] = connection
-    return config
-
-
-class _Plan(NamedTuple):
-    before: str | None
-    target: str | None
-    # The last revision on the way that takes something away.
-    contracted: str | None
-
-
-def _plan(connection: Connection, config: Config, *, contract: bool) -> _Plan:
-    """From which revision to which. Raises SchemaError where this release must not, or that is not enough."""
     before = MigrationContext.configure(connection).get_current_revision()
     if before is not None and before > schema.NEWEST:
         mark = connection.execute(text("SELECT obj_description('alembic_version'::regclass)")).scalar()
         if fault := schema.judge(before, mark):
             raise SchemaError(fault)
-        return _Plan(before, before, None)
-    target, contracted, waiting = before, None, None
-    for script in reversed(list(ScriptDirectory.from_config(config).iterate_revisions("head", before or "base"))):
+        # The rights stay as well: they are those of a later release, which may be serving.
+        return Migration(before, before)
+    target, contracted = _plan(ScriptDirectory.from_config(config), before, contract=contract or before is None)
+    command.upgrade(config, target)
+    if contracted is not None:
+        connection.exec_driver_sql(f"COMMENT ON TABLE alembic_version IS '{schema.mark(contracted)}'")
+    connection.exec_driver_sql(_grants())
+    return Migration(before, target)
+
+
+def _plan(scripts: ScriptDirectory, before: str | None, *, contract: bool) -> tuple[str, str | None]:
+    """The revision to go to, and the last contract on the way, if any. Raises SchemaError where that is not enough."""
+    target, contracted, waiting = before or "base", None, None
+    for script in reversed(list(scripts.iterate_revisions("head", target))):
         if script.module.kind == "contract":
-            # Nothing serves from an empty database.
-            if not contract and before is not None:
+            if not contract:
                 waiting = script.revision
                 break
             contracted = script.revision
         target = script.revision
-    if waiting is not None and (target or "") < schema.OLDEST:
+    if waiting is not None and target < schema.OLDEST:
         raise SchemaError(
             f"revision {waiting} takes away what earlier releases use, and this release needs what comes after it: "
             "when no earlier release runs any more, run 'molam-webhook migrate --contract'"
         )
-    return _Plan(before, target, contracted)
+    return target, contracted
 
 
 def _grants() -> str:

@@ -10,25 +10,21 @@ from molam_webhook.config import AllSettings, Settings
 @click.option(
     "--contract", is_flag=True, help="Remove too what earlier releases need: there is no way back to them after it."
 )
-@click.option(
-    "--check", "only_check", is_flag=True, help="Say what would be done, or why it must not be; change nothing."
-)
-def migrate(*, contract: bool, only_check: bool) -> None:
+def migrate(*, contract: bool) -> None:
     """Bring the database to this release's schema and roles' rights. Safe to repeat."""
     settings = load(Settings)
     from asyncpg import InterfaceError, PostgresError
     from sqlalchemy.exc import SQLAlchemyError
 
-    from molam_webhook.migrate import SchemaError, check
+    from molam_webhook.migrate import SchemaError
     from molam_webhook.migrate import migrate as run
 
     try:
-        before, after = (check if only_check else run)(settings, contract=contract)
+        before, after = run(settings, contract=contract)
     except SchemaError as error:
         fail(str(error))
     except (SQLAlchemyError, PostgresError, InterfaceError, OSError) as error:
-        what = "The database cannot be asked" if only_check else "The migration failed and changed nothing"
-        fail(f"{what}: {first_line(error)}")
+        fail(f"The migration failed and changed nothing: {first_line(error)}")
     click.echo(f"{before or 'empty'} -> {after}")
 
 

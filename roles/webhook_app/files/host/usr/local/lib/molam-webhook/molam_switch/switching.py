@@ -7,11 +7,10 @@ nginx knows, is turned to it. Whatever fails before that, the old one goes on se
 from __future__ import annotations
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 
 from . import installed, ledger, readiness, slots
 from .ledger import Entry, Steps
-from .system import SwitchError, as_user, run
+from .system import SwitchError, as_receiver, run
 
 UNCHANGED = "unchanged"
 
@@ -22,12 +21,14 @@ FREE_BYTES = 16 * 2**20
 def ask(slot: str, *command: str) -> tuple[int, str, str]:
     """Run a command of the release in a slot as its receiver; return exit status, output and errors."""
     unit = "door" if "--url" in " ".join(command) else "ask"
-    answer = as_user("molam_webhook", slots.settings_of(slot), slots.program(slot), *command, unit=unit)
+    answer = as_receiver(slots.settings_of(slot), slots.program(slot), *command, unit=unit)
     return answer.returncode, answer.stdout, answer.stderr
 
 
 def switch(entry: Entry) -> str:
     """Make the release of ``entry`` serve with the settings on disk; return what was done.
+
+    A release that does not go with the database's schema says so when it is to migrate it, and nothing is changed then.
 
     Raises SwitchError or OSError where it was not made; which slot serves then is told by ``slots.active()``.
     """
@@ -46,7 +47,7 @@ def switch(entry: Entry) -> str:
     with ledger.recorded(entry) as step:
         _require(release, entry.commit)
         entry.commit = installed.commit_of(release)
-        step("check", f"release {release}: check the settings and the schema")
+        step("check", f"release {release}: check the settings")
         _check(release)
         _change_over(release, old, wanted, step)
     return f"slot {slots.other(old)} serves {release}"
@@ -70,18 +71,10 @@ def _require(release: str, commit: str | None) -> None:
 
 
 def _check(release: str) -> None:
-    """Ask a release whether it would start with the settings on disk, and may work with the database as it is."""
-    program = slots.RELEASES / release / "run"
-    questions = {
-        "the receiver would not start with the new settings": ("molam_webhook", "check-config"),
-        f"release {release} does not go with the database": ("molam_webhook_owner", "migrate", "--check"),
-    }
-    # Side by side: most of the time a program takes to start.
-    with ThreadPoolExecutor() as pool:
-        answers = [pool.submit(as_user, user, slots.WANTED, program, *words) for user, *words in questions.values()]
-    for fault, answer in zip(questions, answers, strict=True):
-        if answer.result().returncode != 0:
-            raise SwitchError(f"{fault}:\n{answer.result().stderr.strip()}")
+    """Ask a release whether it would start with the settings on disk."""
+    answer = as_receiver(slots.WANTED, slots.RELEASES / release / "run", "check-config")
+    if answer.returncode != 0:
+        raise SwitchError(f"the receiver would not start with the new settings:\n{answer.stderr.strip()}")
 
 
 def _change_over(release: str, old: str | None, wanted: str, step: Steps) -> None:

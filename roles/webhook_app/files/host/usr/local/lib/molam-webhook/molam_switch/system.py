@@ -18,8 +18,8 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def as_user(user: str, settings: Path, *command: str | Path, unit: str = "ask") -> subprocess.CompletedProcess[str]:
-    """Run a program of a release as one of its users, with the settings and keys of a slot, and our own input.
+def as_receiver(settings: Path, *command: str | Path, unit: str = "ask") -> subprocess.CompletedProcess[str]:
+    """Run a program of a release as the receiver's user, with the settings and keys of a slot, and our own input.
 
     A ``unit`` door may go to nginx (its drop-in says so); others have no network.
     """
@@ -31,9 +31,15 @@ def as_user(user: str, settings: Path, *command: str | Path, unit: str = "ask") 
         "--pipe",
         # In the sandbox of all units with such a name.
         f"--unit=molam-{unit}-{secrets.token_hex(4)}",
-        f"--property=User={user}",
+        "--property=User=molam_webhook",
         f"--property=EnvironmentFile={settings}/environment",
-        *(f"--property=LoadCredentialEncrypted={path.stem}:{path}" for path in settings.glob("*.cred")),
+        *(
+            f"--property=LoadCredentialEncrypted={name}:{path}"
+            for path in settings.glob("*.cred")
+            for name, _, job in [path.stem.partition(".")]
+            # What is another job's is not its own.
+            if job in ("", "receiver")
+        ),
         *command,
     )
 
