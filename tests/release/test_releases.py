@@ -120,9 +120,7 @@ def test_a_tag_that_was_moved(host: Host, releases: Clone, at: Callable[[str], N
     assert processes(host) == before
 
 
-@pytest.mark.parametrize(
-    "moment", ["Build, unless that was done", "install : ", "Wait until the release is", "To the slot"]
-)
+@pytest.mark.parametrize("moment", ["Build, unless", "Unpack the bundle", "Wait until the release is", "To the slot"])
 def test_the_control_machine_dies(
     host: Host, releases: Clone, load: list[tuple[str, int]], at: Callable[[str], None], moment: str
 ) -> None:
@@ -132,9 +130,7 @@ def test_the_control_machine_dies(
     releases.forget_bundles()
     process = releases.start("playbooks/deploy.yml", release="v9.2.0")
     assert process.stdout is not None
-    for line in process.stdout:
-        if moment.lower() in line.lower() and line.startswith("TASK"):
-            break
+    assert any(line.startswith("TASK") and moment in line for line in process.stdout)
     time.sleep(1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
