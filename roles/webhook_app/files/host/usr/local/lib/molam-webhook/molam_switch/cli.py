@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -112,7 +113,8 @@ def show(arguments: argparse.Namespace) -> None:
             entry.to_release,
             (entry.commit or "-")[:12],
             "-" if entry.seconds is None else f"{entry.seconds:.1f}",
-            ": ".join(filter(None, (entry.result, (entry.why.splitlines() or [""])[0]))),
+            # The whole of it stands in --json.
+            textwrap.shorten(": ".join(filter(None, (entry.result, entry.why))), 120, placeholder=" …"),
         )
         for entry in entries[-arguments.limit :]
     ]
