@@ -75,7 +75,12 @@ def serve(port: int, notes: Path) -> None:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
+            length = int(self.headers["content-length"])
+            body = self.rfile.read(length)
+            if len(body) < length:
+                # The worker was killed while it sent it: what is half there did not arrive.
+                self.close_connection = True
+                return
             note = json.dumps([self.headers["idempotency-key"], body.decode()])
             os.write(file, note.encode() + b"\n")
             self.send_response(200)
