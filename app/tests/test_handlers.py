@@ -54,7 +54,8 @@ def test_a_class_is_made_once(installed: Callable[..., None]) -> None:
     [
         (
             "nobody",
-            "there is no handler 'nobody'; installed are: broken, counter, inquirer, missing, orders, synchronous, witness",
+            "there is no handler 'nobody'; "
+            "installed are: broken, counter, inquirer, missing, orders, synchronous, witness",
         ),
         ("orders,orders", "names 'orders' twice"),
         ("synchronous", "handler 'synchronous' is not an async function, nor a class of such"),
