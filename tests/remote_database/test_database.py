@@ -26,7 +26,7 @@ from tests.host.test_secrets import (  # noqa: F401  fixtures and tests, by the 
 from .conftest import JOBS, Database
 
 # To the other slot, with the release in use and the settings that are there now.
-SWITCH = 'molam-webhook-switch "$(basename "$(readlink -f /opt/molam-webhook/active)")"'
+SWITCH = "molam-webhook-switch apply"
 
 
 def test_an_event_is_stored_there_and_acted_on(host: Host, site: Site, database: Database) -> None:

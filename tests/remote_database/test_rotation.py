@@ -76,7 +76,7 @@ def rotate(request: pytest.FixtureRequest, host: Host, vault: Path, database: Da
         for job, login in database.logins.items()
     }
     host.check_output(f"molam-webhook-credentials <<'END'\n{json.dumps(urls)}\nEND")
-    host.check_output('molam-webhook-switch "$(basename "$(readlink -f /opt/molam-webhook/active)")"')
+    host.check_output("molam-webhook-switch apply")
 
 
 def dates(host: Host) -> dict[str, Any]:
