@@ -99,7 +99,7 @@ def test_host_files_are_those_of_the_role(bundle: Path) -> None:
     assert packed == {str(path.relative_to(source)): path.read_bytes() for path in source.rglob("*") if path.is_file()}
     for name, member in members.items():
         assert (member.uid, member.gid) == (0, 0)
-        assert member.mode == (0o755 if "bin/" in name else 0o644), name
+        assert member.mode == (0o755 if "bin/" in name or name.endswith(".fact") else 0o644), name
 
 
 def test_damaged_bundle_is_not_installed(bundle: Path, tmp_path: Path) -> None:

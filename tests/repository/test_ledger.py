@@ -17,6 +17,8 @@ LIBRARY = Path(__file__).resolve().parents[2] / "roles/webhook_app/files/host/us
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """Lend the modules of the switch, which look for their host below a folder of the test's own."""
     monkeypatch.syspath_prepend(LIBRARY)
+    # Beside them it would be packed, or be a difference to what is.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     from molam_switch import installed, ledger, slots
 
     monkeypatch.setattr(slots, "ROOT", tmp_path)
