@@ -11,20 +11,9 @@ import pytest
 from testinfra.host import Host
 
 from .playbooks import ROOT, play
+from .recorder import Recorder, recorder
 
 TEXTFILE = "/var/lib/prometheus/node-exporter/molam.prom"
-
-# Answers every request and keeps what was posted.
-RECORDER = """
-import http.server, pathlib
-class Chat(http.server.BaseHTTPRequestHandler):
-    log_message = lambda *_: None
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        with pathlib.Path("/run/recorded").open("ab") as file: file.write(body + b"\\n")
-        self.send_response(200); self.end_headers()
-http.server.HTTPServer(("127.0.0.1", 9099), Chat).serve_forever()
-"""
 
 
 def test_measures_every_minute(host: Host) -> None:
@@ -51,35 +40,36 @@ def test_only_root_reads_whom_it_tells(host: Host) -> None:
 
 
 @pytest.fixture
-def recorded(host: Host) -> Iterator[str]:
-    """Let the chat listen; the file in which it keeps what was posted."""
-    path = "/run/recorded"
-    host.check_output(f"rm -f {path} && systemd-run --quiet --unit=recorder python3 -c '{RECORDER}'")
-    # Not before it listens.
-    host.check_output("timeout 10 sh -c 'until ss -Hltn sport = :9099 | grep -q .; do sleep 0.1; done'")
-    yield path
-    host.run("systemctl stop recorder")
+def chat(host: Host) -> Iterator[Recorder]:
+    """Let the chat listen."""
+    with recorder(host, 9099) as listening:
+        yield listening
+
+
+def told(chat: Recorder) -> list[str]:
+    """Return the messages that it got."""
+    return [json.loads(posted.body)["text"] for posted in chat.posted()]
 
 
 @pytest.mark.intrusive
-def test_tells_what_is_not_well_and_when_it_is_well_again(host: Host, slot: str, recorded: str) -> None:
+def test_tells_what_is_not_well_and_when_it_is_well_again(host: Host, slot: str, chat: Recorder) -> None:
     worker = f"molam-webhook-worker@{slot}"
     try:
         host.check_output("systemctl start molam-check.service")
         host.check_output(f"systemctl stop {worker}")
         host.check_output("systemctl start molam-check.service")
         assert host.run("molam-check").rc == 1
-        told = host.file(recorded).content_string
-        assert "molam_worker_ready is 0, below its limit of 1" in told
-        assert "molam-webhook status" in told
+        messages = told(chat)
+        assert "molam_worker_ready is 0, below its limit of 1" in messages[-1]
+        assert "molam-webhook status" in messages[-1]
         # Not every minute.
         host.check_output("systemctl start molam-check.service")
-        assert host.file(recorded).content_string == told
+        assert told(chat) == messages
         host.check_output(f"systemctl start {worker}")
         host.check_output("systemctl start molam-check.service")
     finally:
         host.check_output(f"systemctl start {worker}")
-    assert "molam_worker_ready is well again" in host.file(recorded).content_string
+    assert "molam_worker_ready is well again" in told(chat)[-1]
 
 
 # As a playbook does it that was run by somebody.
@@ -97,24 +87,24 @@ TELL = """
 
 
 @pytest.mark.intrusive
-def test_says_what_a_playbook_did(request: pytest.FixtureRequest, host: Host, tmp_path: Path, recorded: str) -> None:
+def test_says_what_a_playbook_did(request: pytest.FixtureRequest, host: Host, tmp_path: Path, chat: Recorder) -> None:
     (tmp_path / "tell.yml").write_text(TELL.format(path=ROOT / "playbooks" / "tasks" / "tell.yml"))
     answer = play(request, host, str(tmp_path / "tell.yml"))
     assert answer.returncode == 0, answer.stdout
     assert "WARNING" not in answer.stdout
-    (line,) = host.file(recorded).content_string.splitlines()
-    subject, text = json.loads(line)["text"].split("\n", 1)
+    (message,) = told(chat)
+    subject, text = message.split("\n", 1)
     assert subject.startswith("[molam] ")
     assert subject.endswith(": release v1.2.0 serves, at $5 and 100%n")
     assert text.strip() == 'from v1.1.0, "slot b"'
 
     # Nobody takes it: what was done was done all the same.
-    host.check_output("systemctl stop recorder")
+    chat.stop()
     answer = play(request, host, str(tmp_path / "tell.yml"))
     assert answer.returncode == 0, answer.stdout
-    told = " ".join(answer.stdout.split())
-    assert 'WARNING: nobody was told "release v1.2.0 serves' in told
-    assert "the message was not sent: <urlopen error [Errno 111] Connection refused>" in told
+    said = " ".join(answer.stdout.split())
+    assert 'WARNING: nobody was told "release v1.2.0 serves' in said
+    assert "the message was not sent: <urlopen error [Errno 111] Connection refused>" in said
 
 
 @pytest.mark.intrusive

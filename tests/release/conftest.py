@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,8 +15,12 @@ from tests.host.conftest import Site
 from tests.host.conftest import site as site
 from tests.host.load import load as steady
 from tests.host.load import stored
+from tests.host.recorder import Recorder, recorder
 
 from .clone import Clone, Play, add_releases
+
+# Where the inventory has the host post to.
+CHAT_PORT, SHOP_PORT = 9099, 9098
 
 
 @pytest.fixture(scope="session")
@@ -54,18 +59,34 @@ def processes(host: Host) -> list[str]:
 
 
 @pytest.fixture
+def chat(host: Host) -> Iterator[Recorder]:
+    """Let the team's chat listen."""
+    with recorder(host, CHAT_PORT) as listening:
+        yield listening
+
+
+def subjects(chat: Recorder) -> list[str]:
+    """Return what the team was told, by the first lines."""
+    return [json.loads(posted.body)["text"].partition("\n")[0].partition(": ")[2] for posted in chat.posted()]
+
+
+@pytest.fixture
 def load(host: Host, site: Site) -> Iterator[list[tuple[str, int]]]:
-    """Send events all through a test. Each has to be answered 200, stored once and acted on."""
-    with steady(site, pause_seconds=0.05) as answers:
-        yield answers
-    assert len(answers) > 20
-    assert [answer for answer in answers if answer[1] != 200] == []
-    sent = [event_id for event_id, _ in answers]
-    for _ in range(50):
-        if stored(host, sent)[1] == len(sent):
-            break
-        time.sleep(0.2)
+    """Send events all through a test. Each has to be answered 200, stored once, acted on and forwarded once."""
+    with recorder(host, SHOP_PORT) as shop:
+        with steady(site, pause_seconds=0.05) as answers:
+            yield answers
+        assert len(answers) > 20
+        assert [answer for answer in answers if answer[1] != 200] == []
+        sent = [event_id for event_id, _ in answers]
+        for _ in range(50):
+            delivered = Counter(posted.headers["Idempotency-Key"] for posted in shop.posted())
+            if stored(host, sent)[1] == len(sent) and len(delivered) >= len(sent):
+                break
+            time.sleep(0.2)
     assert stored(host, sent) == (len(sent), len(sent))
+    # Nobody was killed who had one in hand, so not even what may be repeated was.
+    assert [key for key in sent if delivered[key] != 1] == []
 
 
 @pytest.fixture(scope="session", autouse=True)

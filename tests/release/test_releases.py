@@ -8,13 +8,41 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from testinfra.host import Host
 
+from tests.host.recorder import Recorder
+
 from .clone import Clone, Play
-from .conftest import ledger, processes, serving
+from .conftest import ledger, processes, serving, subjects
+
+# A byte in the midst of the bundle that was just built.
+DAMAGE = """
+- name: Damage
+  ansible.builtin.shell: >-
+    printf X | dd of={{ (__webhook_app_build.stdout | from_json).path }} bs=1 seek=3000000 conv=notrunc
+  delegate_to: localhost
+  become: false
+  changed_when: true
+  vars:
+    ansible_connection: local
+"""
+
+
+@contextmanager
+def hooks(clone: Clone, **files: str) -> Iterator[None]:
+    """Give the inventory tasks of the user's own."""
+    folder = clone.path / "molecule/release/inventory/hooks"
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / f"{name}.yml").write_text(text)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder)
 
 
 def health(host: Host) -> dict[str, object]:
@@ -34,8 +62,8 @@ def test_a_bare_host_gets_the_latest_release(host: Host, first: Play) -> None:
     assert (entry["action"], entry["from_release"], entry["result"]) == ("deploy", None, "done")
 
 
-def test_to_and_fro(host: Host, releases: Clone, load: list[tuple[str, int]]) -> None:
-    """Forward twice, back twice, and to an older tag, all under load."""
+def test_to_and_fro(host: Host, releases: Clone, load: list[tuple[str, int]], chat: Recorder) -> None:
+    """Forward twice, back twice, and to an older tag, all under load; and the team is told of each."""
     began = len(ledger(host)["entries"])
     for release in ("v9.1.0", "v9.2.0"):
         play = releases.deploy(release)
@@ -62,6 +90,14 @@ def test_to_and_fro(host: Host, releases: Clone, load: list[tuple[str, int]]) ->
         ("rollback", "v9.0.0", "done"),
         ("deploy", "v9.2.0", "done"),
         ("deploy", "v9.1.0", "done"),
+    ]
+    assert subjects(chat) == [
+        "release: Deploy of v9.1.0 is done",
+        "release: Deploy of v9.2.0 is done",
+        "release: Rollback to v9.1.0 is done",
+        "release: Rollback to v9.0.0 is done",
+        "release: Deploy of v9.2.0 is done",
+        "release: Deploy of v9.1.0 is done",
     ]
     assert {entry["commit"] for entry in entries} == {releases.commit(f"v9.{number}.0") for number in range(3)}
     assert len(load) > 100
@@ -96,13 +132,15 @@ def test_a_run_that_names_no_release_keeps_the_one_that_serves(host: Host, relea
     ],
 )
 def test_a_release_that_is_no_good(
-    host: Host, releases: Clone, load: list[tuple[str, int]], release: str, reason: str
+    host: Host, releases: Clone, load: list[tuple[str, int]], chat: Recorder, release: str, reason: str
 ) -> None:
     before = processes(host), serving(host)
     play = releases.deploy(release)
     assert play.status != 0
     assert reason in play.said, play.said[-3000:]
     assert (processes(host), serving(host)) == before
+    # What is no tag is refused before any host is asked.
+    assert subjects(chat) == ([f"release: Deploy of {release} FAILED"] if release.startswith("v") else [])
     assert len(load) > 0
 
 
@@ -118,6 +156,49 @@ def test_a_tag_that_was_moved(host: Host, releases: Clone, at: Callable[[str], N
     assert play.status != 0
     assert "must not be moved" in play.said or "it is no release" in play.said, play.said[-3000:]
     assert processes(host) == before
+
+
+def test_a_bundle_that_is_damaged_on_its_way(
+    host: Host, releases: Clone, load: list[tuple[str, int]], at: Callable[[str], None]
+) -> None:
+    at("v9.1.0")
+    before = processes(host)
+    host.check_output("rm -rf /opt/molam-webhook/releases/v9.2.0")
+    with hooks(releases, after_build=DAMAGE):
+        play = releases.deploy("v9.2.0")
+    assert play.status != 0
+    assert "computed checksum did NOT match" in play.said, play.said[-3000:]
+    assert (processes(host), serving(host)) == (before, "v9.1.0")
+    assert len(load) > 0
+    # Nothing of it is kept, here or there, that a second run would take for good.
+    at("v9.2.0")
+
+
+@pytest.mark.parametrize(
+    ("folder", "reason"),
+    [("/opt/molam-webhook/releases", "No space left on device"), ("/var/lib/molam-webhook", "make room")],
+)
+def test_a_full_disk(
+    host: Host, releases: Clone, load: list[tuple[str, int]], at: Callable[[str], None], folder: str, reason: str
+) -> None:
+    at("v9.1.0")
+    before = processes(host)
+    host.check_output("rm -rf /opt/molam-webhook/releases/v9.2.0")
+    # A disk of its own, with all that is there and some MiB.
+    host.check_output(
+        f"mkdir /run/disk && size=$(($(du -sm {folder} | cut -f1) + 8)) && "
+        f"mount -t tmpfs -o mode=0755,size=${{size}}m tmpfs /run/disk && "
+        f"cp -a {folder}/. /run/disk && mount --bind /run/disk {folder} && umount /run/disk && rmdir /run/disk"
+    )
+    try:
+        play = releases.deploy("v9.2.0")
+    finally:
+        host.check_output(f"umount --lazy {folder}")
+    assert play.status != 0
+    assert reason in play.said, play.said[-3000:]
+    assert (processes(host), serving(host)) == (before, "v9.1.0")
+    assert len(load) > 0
+    at("v9.2.0")
 
 
 @pytest.mark.parametrize("moment", ["Build, unless", "Unpack the bundle", "Wait until the release is", "To the slot"])
@@ -155,27 +236,23 @@ def test_a_release_that_is_no_longer_on_the_host_is_built_again(
 
 def test_hooks_run_in_their_order(host: Host, releases: Clone, at: Callable[[str], None]) -> None:
     at("v9.1.0")
-    hooks = releases.path / "molecule/release/inventory/hooks"
-    hooks.mkdir()
     moments = [f"{when}_{stage}" for stage in ("build", "install", "switch", "smoke") for when in ("before", "after")]
-    for moment in moments:
-        write = f"- name: Write\n  ansible.builtin.shell: echo {moment} >>/run/moments\n  changed_when: true\n"
-        (hooks / f"{moment}.yml").write_text(write)
-    assert releases.deploy("v9.2.0").status == 0
+    write = "- name: Write\n  ansible.builtin.shell: echo {} >>/run/moments\n  changed_when: true\n"
+    with hooks(releases, **{moment: write.format(moment) for moment in moments}):
+        assert releases.deploy("v9.2.0").status == 0
     assert host.check_output("cat /run/moments").split() == moments
-    (hooks / "after_swich.yml").write_text("")
-    play = releases.deploy("v9.1.0")
+    with hooks(releases, after_swich=""):
+        play = releases.deploy("v9.1.0")
     assert play.status != 0
     assert "after_swich.yml, which would never run" in play.said
     assert serving(host) == "v9.2.0"
-    shutil.rmtree(hooks)
 
 
 @pytest.mark.parametrize("step", ["start", "serve"])
 def test_the_host_reboots(host: Host, releases: Clone, at: Callable[[str], None], step: str) -> None:
     """In the middle of a switch: it serves again by itself, and the same command finishes."""
+    at("v9.2.0")
     at("v9.1.0")
-    host.check_output("molam-webhook-switch mark v9.2.0 --good")
     read = f'while read -r line; do case $line in *": {step}"*) systemctl reboot --force ;; esac; done'
     host.check_output(
         "systemd-run --collect --unit=test-reboot sh -c %s", f"molam-webhook-switch deploy v9.2.0 2>&1 | {read}"
