@@ -13,11 +13,14 @@ from .conftest import Site, new_event
 
 
 @contextmanager
-def load(site: Site, senders: int = 4, *, pause_seconds: float = 0) -> Iterator[list[tuple[str, int]]]:
+def load(
+    site: Site, senders: int = 4, *, newcomers: int | None = None, pause_seconds: float = 0
+) -> Iterator[list[tuple[str, int]]]:
     """Send events of their own from a few senders all the while; yields ids and answers, 0 where none came.
 
-    Every second sender keeps its connection, the others make one for each event.
+    So many of them, half where that is not said, make a connection for each event; the others keep theirs.
     """
+    newcomers = senders // 2 if newcomers is None else newcomers
     answers: list[tuple[str, int]] = []
     over = threading.Event()
 
@@ -30,7 +33,7 @@ def load(site: Site, senders: int = 4, *, pause_seconds: float = 0) -> Iterator[
                 answers.append((event["id"], 0))
             over.wait(pause_seconds)
 
-    keeping = [site.client() if number % 2 else None for number in range(senders)]
+    keeping = [site.client() if number >= newcomers else None for number in range(senders)]
     threads = [threading.Thread(target=send, args=[kept]) for kept in keeping]
     for sender in threads:
         sender.start()
