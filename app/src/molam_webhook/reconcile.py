@@ -78,10 +78,9 @@ def read(
             except (ValueError, KeyError, TypeError):
                 continue
             good += 1
-            if receipt and (since is None or receipt.received_at >= since):
-                if until is None or receipt.received_at < until:
-                    reading.count(receipt)
-                    yield receipt
+            if receipt and (not since or receipt.received_at >= since) and (not until or receipt.received_at < until):
+                reading.count(receipt)
+                yield receipt
         if lines and not good:
             raise NoLogError(file.name)
         reading.damaged += lines - good

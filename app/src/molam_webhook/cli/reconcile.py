@@ -26,8 +26,8 @@ def reconcile(
     """Print the events that were answered 200 and are not in the database, by the front door's log.
 
     After a restore these are the ones to ask the sender for: it does not send them again by itself. FILE is nginx's
-    log, plain or gzip; - is standard input. Self-tests are left out. An event is in the database before its line is in the log, so
-    this may run at any time. Exits 1 where one is missing.
+    log, plain or gzip; - is standard input. Self-tests are left out. An event is in the database before its line is in
+    the log, so this may run at any time. Exits 1 where one is missing.
     """
     if ids_only and as_json:
         raise click.UsageError("give --ids or --json, one of them")
@@ -61,6 +61,8 @@ def reconcile(
     for name in reading.broken:
         click.echo(f"{safe(name)} breaks off: what comes after cannot be read.", err=True)
     span = f", from {reading.first} to {reading.last}" if reading.receipts else ""
-    click.echo(f"{reading.receipts} answers of 200 to the sender's events{span}: {len(found)} events are missing.", err=True)
+    click.echo(
+        f"{reading.receipts} answers of 200 to the sender's events{span}: {len(found)} events are missing.", err=True
+    )
     if found:
         raise SystemExit(1)
