@@ -105,7 +105,7 @@ def test_plain_and_compressed_files_and_standard_input(worker: str, tmp_path: Pa
     # Two of them one after the other are one.
     compressed.write_bytes(gzip.compress(line("evt_0").encode()) + gzip.compress(line("evt_1").encode()))
     assert ask(worker, "--ids", compressed, plain).stdout == "evt_0\nevt_1\nevt_2\n"
-    command = [sys.executable, "-m", "molam_webhook", "events", "reconcile", "--ids", plain, "-"]
+    command: list[str | Path] = [sys.executable, "-m", "molam_webhook", "events", "reconcile", "--ids", plain, "-"]
     for sent in (compressed.read_bytes(), gzip.decompress(compressed.read_bytes())):
         piped = subprocess.run(command, env=environment(worker), input=sent, capture_output=True, check=False)
         assert (piped.returncode, piped.stdout) == (1, b"evt_2\nevt_0\nevt_1\n"), piped.stderr
