@@ -202,9 +202,11 @@ def test_the_proxy_is_told_which_event_it_was(client: httpx.Client, event_id: st
     for status in ("accepted", "duplicate"):
         answer = client.post(PATH, content=body, headers=signed_headers(body))
         assert (answer.json()["status"], answer.headers["x-molam-event-id"]) == (status, header)
+        assert answer.headers["x-molam-kid"] == "v1"
         assert "x-evil" not in answer.headers
     # Nobody is told of what was not verified.
-    assert "x-molam-event-id" not in client.post(PATH, content=body, headers=signed_headers(b"x")).headers
+    forged = client.post(PATH, content=body, headers=signed_headers(b"x"))
+    assert not {"x-molam-event-id", "x-molam-kid"} & forged.headers.keys()
 
 
 def test_an_event_that_cannot_be_stored_is_named_too(serve: Serve) -> None:
@@ -245,8 +247,9 @@ def test_the_self_test_never_reaches_the_inbox(serve: Serve, url: str, directory
     for kid in ("selftest", "selftest", "v1"):
         with service.client() as client:
             headers = signed_headers(body, kid=kid, secret=SECRET + kid)
-            words.append(client.post(PATH, content=body, headers=headers).json()["status"])
-    assert words == ["accepted", "duplicate", "accepted"]
+            answer = client.post(PATH, content=body, headers=headers)
+            words.append((answer.json()["status"], answer.headers["x-molam-kid"]))
+    assert words == [("accepted", "selftest"), ("duplicate", "selftest"), ("accepted", "v1")]
     assert [row[0] for row in query(url, "SELECT kid FROM webhook_deliveries")] == ["v1"]
     assert count(url, "selftest_events") == 1
 

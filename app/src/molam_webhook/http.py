@@ -182,9 +182,9 @@ class Receiver:
             _log(answer, headers)
         if answer.delivery is None:
             return _REFUSALS[answer.outcome]
-        event_id = answer.delivery.event_id
+        event_id, kid = answer.delivery.event_id, answer.delivery.kid
         # For the proxy's log: whatever an id holds, its header is plain.
-        extra = [(b"x-molam-event-id", quote(event_id, safe=":").encode())]
+        extra = [(b"x-molam-event-id", quote(event_id, safe=":").encode()), (b"x-molam-kid", kid.encode())]
         if answer.outcome in _REFUSALS:
             return _refusal(answer.outcome, extra)
         return respond(STATUS[answer.outcome], {"status": answer.outcome, "id": event_id}, extra)

@@ -9,6 +9,7 @@ from molam_webhook import __version__
 from molam_webhook.cli.events import events
 from molam_webhook.cli.keys import keys
 from molam_webhook.cli.processes import serve, worker
+from molam_webhook.cli.reconcile import reconcile
 from molam_webhook.cli.selftest import selftest
 from molam_webhook.cli.send import send
 from molam_webhook.cli.setup import check_config, migrate
@@ -27,5 +28,6 @@ def main() -> None:
     """
 
 
+events.add_command(reconcile)
 for command in (status, events, send, selftest, keys, check_config, migrate, serve, worker):
     main.add_command(command)
