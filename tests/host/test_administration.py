@@ -63,7 +63,7 @@ def test_a_login_shows_how_the_host_is(host: Host, slot: str) -> None:
 @pytest.mark.intrusive
 def test_a_login_says_when_nobody_has_checked(host: Host) -> None:
     assert "was not checked" not in host.check_output(MOTD)
-    host.check_output("systemctl stop molam-check.timer && touch --date='10 minutes ago' /var/lib/molam-check/motd")
+    host.check_output("systemctl stop molam-check.timer && touch --date='10 minutes ago' /run/molam-check/motd")
     try:
         assert "The host was not checked for 3 minutes" in host.check_output(MOTD)
     finally:

@@ -204,7 +204,7 @@ def test_a_counter_of_a_new_process_rises_from_0(check: ModuleType) -> None:
 def test_a_rise_is_told_though_its_process_did_not_answer_meanwhile(
     check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("CONFIG", "STATE", "TEXTFILE", "MOTD"):
+    for name in ("CONFIG", "STATE", "SPARE_STATE", "TEXTFILE", "MOTD"):
         monkeypatch.setattr(check, name, tmp_path / name)
     nobody = {"webhook_url": "", "mail_to": ""}
     check.CONFIG.write_text(json.dumps(nobody | {"host": "x", "domain": "x", "filesystems": [], "limits": LIMITS}))
@@ -217,6 +217,21 @@ def test_a_rise_is_told_though_its_process_did_not_answer_meanwhile(
         "all well",
         "molam_unknown_kids rose by 2",
     ]
+
+
+def test_what_was_told_is_known_though_the_disk_has_no_room(
+    check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = tmp_path / "disk"
+    for name, path in (("STATE", disk / "state"), ("SPARE_STATE", tmp_path / "spare")):
+        monkeypatch.setattr(check, name, path)
+    assert check.recall() == {"measured": {}, "told": {}}
+    for room, told in ((False, 1.0), (True, 2.0)):
+        if room:
+            disk.mkdir()
+        check.remember({"measured": {}, "told": {"x": told}})
+        assert check.recall()["told"] == {"x": told}
+        assert check.STATE.exists() == room != check.SPARE_STATE.exists()
 
 
 def test_the_certificate_that_is_served_is_measured(

@@ -84,6 +84,11 @@ FAULTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "ban at once": ("fail2ban", {"fail2ban_tries": 0}, ["fail2ban_tries", "above 0"]),
     "longest ban that is the shortest": ("fail2ban", {"fail2ban_ban_seconds_max": 60}, ["fail2ban_ban_seconds_max"]),
     "friend that is no network": ("fail2ban", {"fail2ban_never_banned": ["us"]}, ["fail2ban_never_banned", "CIDR"]),
+    "logs that are not kept": ("log_rotation", {"log_rotation_days": 0}, ["log_rotation_days", "1 to 3650"]),
+    "size with settings of its own": ("log_rotation", {"log_rotation_size": "1M\nmail a"}, ["log_rotation_size"]),
+    "size that logrotate can't read": ("log_rotation", {"log_rotation_size": "100MB"}, ["log_rotation_size", "100M"]),
+    "fewer files than days": ("log_rotation", {"log_rotation_extra_files": -1}, ["log_rotation_extra_files"]),
+    "journal without a size": ("log_rotation", {"log_rotation_journal_size": ""}, ["log_rotation_journal_size"]),
     "only revoked keys": (
         "webhook_app",
         {"webhook_app_keys": [{"kid": "v1", "secret": SECRET, "state": "revoked"}]},

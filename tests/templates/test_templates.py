@@ -29,7 +29,8 @@ def test_new_cluster_is_right_from_its_first_start() -> None:
     running = dict(re.findall(r"^(\w+) = (.+)$", render("postgresql", "postgresql.conf.j2"), re.MULTILINE))
     options = new.pop("initdb_options")
     assert "--data-checksums" in options
-    assert new == {name: running[name] for name in ("listen_addresses", "max_connections", "shared_buffers")}
+    assert {"listen_addresses", "max_connections", "shared_buffers", "logging_collector", "log_directory"} <= set(new)
+    assert new == {name: running[name] for name in new}
 
 
 def test_environment_has_the_settings_and_no_secret() -> None:
@@ -131,9 +132,21 @@ def test_certificate_is_told_of_when_a_sixth_of_its_lifetime_is_left() -> None:
 
 
 def test_journal_is_persistent_and_bounded() -> None:
-    text = render("base", "journald.conf.j2", base_journal_max_size="2G")
-    assert "Storage=persistent" in text
-    assert "SystemMaxUse=2G" in text
+    """A file that holds a week goes as a whole, so each is kept for a week more than asked for."""
+    text = render("log_rotation", "journald.conf.j2", log_rotation_journal_size="2G", log_rotation_days=365)
+    assert {"Storage=persistent", "SystemMaxUse=2G", "MaxFileSec=1week", "MaxRetentionSec=372day"} <= set(
+        text.split("\n")
+    )
+
+
+def test_each_log_is_kept_for_the_days_asked_for() -> None:
+    """Also where it is rotated several times a day; each section says so itself, and says that it is the first."""
+    text = render("log_rotation", "logrotate.j2", log_rotation_days=365, log_rotation_extra_files=7)
+    sections = re.findall(r"^/var/log/\S+ \{$.*?^\}$", text, re.MULTILINE | re.DOTALL)
+    assert len(sections) == text.count("/var/log/")
+    for section in sections:
+        lines = {line.strip() for line in section.splitlines()}
+        assert {"maxage 365", "rotate 372", "maxsize 100M", "delaycompress", "ignoreduplicates"} <= lines
 
 
 @pytest.mark.parametrize("networks", [[], ["198.18.7.0/24", "fd00:7::/64"]])
