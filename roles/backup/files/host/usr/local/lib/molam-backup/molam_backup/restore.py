@@ -29,6 +29,9 @@ CREDENTIAL = Path("/etc/molam-backup/pgbackrest.conf.cred")
 KEY = Path("/run/molam-restore")
 ACTIVE = Path("/opt/molam-webhook/active")
 SEGMENT = "[0-9A-F]" * 24
+SERVING = [f"{name}@{slot}.service" for slot in "ab" for name in ("molam-webhook", "molam-webhook-worker")]
+BACKING_UP = ["molam-backup.target"]
+BACKING_UP += [f"molam-backup-{what}.service" for what in ("repository", "database", "host", "drill", "measure")]
 
 
 @contextmanager
@@ -93,9 +96,8 @@ def work(arguments: argparse.Namespace) -> dict[str, Any]:
     began, here = time.monotonic(), cluster()
     with unlocked() as key:
         options = repository.options(repository.backups(key), arguments.to, arguments.backup)
-        say("stop the receiver and PostgreSQL")
-        slots = [f"{name}@{slot}.service" for slot in "ab" for name in ("molam-webhook", "molam-webhook-worker")]
-        run("systemctl", "stop", *slots, here.unit)
+        say("stop the receiver, backups that are being made, and PostgreSQL")
+        run("systemctl", "stop", *SERVING, *BACKING_UP, here.unit)
         aside = put_aside(here.data)
         try:
             say(f"restore into {here.data}; what was there is {aside} now")
@@ -111,7 +113,7 @@ def work(arguments: argparse.Namespace) -> dict[str, Any]:
                 serve()
         except RestoreError as error:
             back = f"systemctl stop {here.unit} && rm -r {here.data} && mv {aside} {here.data}"
-            back += f" && systemctl start {here.unit} molam.service"
+            back += f" && systemctl start {here.unit} && molam-webhook-switch boot"
             raise RestoreError(f"{error}\nWhat was there before is whole. To have it back: {back}") from None
     say("back up what was restored, in the background")
     run("systemctl", "start", "--no-block", "molam-backup.target")
