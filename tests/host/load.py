@@ -14,13 +14,13 @@ from .conftest import Site, new_event
 
 @contextmanager
 def load(
-    site: Site, senders: int = 4, *, newcomers: int | None = None, pause_seconds: float = 0
+    site: Site, senders: int = 4, *, newcomers: int | None = None, pause_seconds: float = 0.05
 ) -> Iterator[list[tuple[str, int]]]:
     """Send events of their own from a few senders all the while; yields ids and answers, 0 where none came.
 
     So many of them, half where that is not said, make a connection for each event; the others keep theirs.
     """
-    newcomers = senders // 2 if newcomers is None else newcomers
+    newcomers = (senders + 1) // 2 if newcomers is None else newcomers
     answers: list[tuple[str, int]] = []
     over = threading.Event()
 

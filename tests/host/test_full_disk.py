@@ -108,7 +108,7 @@ def test_data_that_finds_no_room_is_not_acknowledged(host: Host, site: Site) -> 
     def taken() -> list[str]:
         return [event_id for event_id, status in answers if status == 200]
 
-    with load(site, pause_seconds=0.05) as answers:
+    with load(site) as answers:
         wait_until(lambda: len(taken()) >= ENOUGH)
         with filled(host, DATA):
             # Nor is there room for its new pid file where the old one was.

@@ -74,7 +74,7 @@ def subjects(chat: Recorder) -> list[str]:
 def load(host: Host, site: Site) -> Iterator[list[tuple[str, int]]]:
     """Send events all through a test. Each has to be answered 200, stored once, acted on and forwarded once."""
     with recorder(host, SHOP_PORT) as shop:
-        with steady(site, pause_seconds=0.05) as answers:
+        with steady(site) as answers:
             yield answers
         assert len(answers) > 20
         assert [answer for answer in answers if answer[1] != 200] == []
