@@ -118,7 +118,7 @@ def test_no_line_is_lost_under_load(host: Host, site: Site) -> None:
             a_day_later(host)
     taken = [event_id for event_id, status in answers if status == 200]
     assert len(taken) >= 3 * ENOUGH
-    # nginx writes a second late.
+    # nginx writes its line when the answer has been sent.
     host.check_output(
         f"timeout 20 sh -c 'until grep -q {taken[-1]} {ACCESS}*; do sleep 0.1; done; "
         f"while systemctl --quiet is-active {mark}; do sleep 0.1; done'"
