@@ -69,7 +69,7 @@ def small(host: Host) -> Iterator[None]:
         host.check_output(f"systemctl start {CLUSTER} && systemctl restart {WRITERS}")
         yield
     finally:
-        # What was committed meanwhile was acknowledged: the database must not go back behind that.
+        # The archive has what was committed meanwhile: the database must not go back behind that.
         host.check_output(f"systemctl stop {CLUSTER} && cp -a {DATA} /run/kept")
         for path in mounted:
             host.check_output(f"umount --lazy {path}")

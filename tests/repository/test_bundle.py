@@ -90,13 +90,19 @@ def test_installer_is_the_locked_pip(bundle: Path) -> None:
     assert sha256(pip) in (ROOT / "requirements" / "installer.txt").read_text()
 
 
-def test_host_files_are_those_of_the_role(bundle: Path) -> None:
+def test_host_files_are_those_of_all_roles(bundle: Path) -> None:
     """Root's, with the modes that programs and units need, and no folder whose mode could change one of the host's."""
-    source = ROOT / "roles" / "webhook_app" / "files" / "host"
+    sources = {
+        str(path.relative_to(source)): path.read_bytes()
+        for source in (ROOT / "roles").glob("*/files/host")
+        for path in source.rglob("*")
+        if path.is_file()
+    }
     with tarfile.open(next((bundle.parent / "cache").glob("host-files-*.tar"))) as tar:
         members = {member.name: member for member in tar.getmembers()}
         packed = {name: tar.extractfile(member).read() for name, member in members.items()}  # type: ignore[union-attr]
-    assert packed == {str(path.relative_to(source)): path.read_bytes() for path in source.rglob("*") if path.is_file()}
+    assert packed == sources
+    assert {"etc/systemd/system/molam.service", "etc/systemd/system/molam-backup.timer"} <= packed.keys()
     for name, member in members.items():
         assert (member.uid, member.gid) == (0, 0)
         assert member.mode == (0o755 if "bin/" in name or name.endswith(".fact") else 0o644), name

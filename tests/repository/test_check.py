@@ -37,6 +37,9 @@ LIMITS = {
     "reboot_pending_seconds": 259200,
     "secret_age_days": 92,
     "certificate_remaining_ratio": 1 / 6,
+    "backup_age_seconds": 129600,
+    "backup_drill_age_seconds": 604800,
+    "wal_waiting_seconds": 300,
 }
 METRICS = """\
 # HELP molam_webhook_dead_events Events that were given up
@@ -110,6 +113,9 @@ def test_a_process_is_asked_over_its_socket(check: ModuleType, tmp_path: Path) -
         ("molam_reboot_pending_seconds", 259200, 259201),
         ('molam_secret_age_days{secret="keyring/v1"}', 92, 93),
         ("molam_front_door_ready", 1, 0),
+        ('molam_backup_age_seconds{of="database"}', 129600, 129601),
+        ("molam_backup_drill_age_seconds", 604800, 604801),
+        ("molam_wal_waiting_seconds", 300, 301),
         ("molam_certificate_remaining_ratio", 0.17, 0.16),
     ],
 )
@@ -182,8 +188,26 @@ def test_whoever_logs_in_is_told_what_was_measured(check: ModuleType) -> None:
         "  certificate     5 days left",
     ]
     assert "All is well" in told
+    measured |= {'molam_backup_age_seconds{of="repository"}': 7300.0, "molam_backup_drill_age_seconds": 90_000.0}
+    told = check.motd(config, measured, {})
+    assert "  last backup     2 h ago\n  last drill      25 h ago\n" in told
     told = check.motd(config, measured, {"molam_receiver_ready": "No webhook is taken in."})
     assert "  ! No webhook is taken in.\n  NOT WELL" in told
+
+
+def test_backups_grow_older_where_nobody_measures_them(
+    check: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    measured = tmp_path / "backups.json"
+    monkeypatch.setattr(check, "BACKUPS", measured)
+    # No backups are made here.
+    assert check.backups() == {}
+    name = 'molam_backup_age_seconds{of="repository"}'
+    measured.write_text(json.dumps({name: 60.0}))
+    assert 60 <= check.backups()[name] < 120
+    os.utime(measured, (time.time() - 200_000,) * 2)
+    (sentence,) = check.crossed(check.backups(), {}, LIMITS).values()
+    assert "above its limit of 129600" in sentence
 
 
 @pytest.mark.parametrize("name", ["molam_conflicts", "molam_unknown_kids"])

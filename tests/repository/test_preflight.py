@@ -23,6 +23,7 @@ GOOD: dict[str, Any] = {
     "molam_administrator_networks": ["198.18.7.0/24", "fd00:7::/64"],
     "molam_sender_networks": [],
     "webhook_app_keys": [{"kid": "v1", "secret": SECRET, "state": "active"}],
+    "backup_key": "K2bq7Zt0vXr5Wm9Yd4Hs1Jn8",
 }
 
 # Variables in place of the good ones, and what the message must say. What else each role checks is in tests/templates.

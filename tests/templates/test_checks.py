@@ -12,6 +12,7 @@ SECRET = "whsec_q8Vw3LmZr5Kt1Yh7Nd0b"  # noqa: S105  made up for this test
 GOOD: dict[str, Any] = {
     "molam_administrator_networks": ["198.18.7.0/24", "fd00:7::/64"],
     "webhook_app_keys": [{"kid": "v1", "secret": SECRET, "state": "active"}],
+    "backup_key": "K2bq7Zt0vXr5Wm9Yd4Hs1Jn8",
 }
 
 # A file that is there, whatever is in it: that is looked into after the variables.
@@ -362,6 +363,21 @@ FAULTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "no room for connections": ("nginx", {"nginx_worker_connections": 768}, ["nginx_worker_connections", "1024"]),
     "nothing for strangers": ("nginx", {"nginx_stranger_requests_at_once": 0}, ["nginx_stranger_requests_at_once"]),
     "size without unit": ("postgresql", {"postgresql_shared_buffers": "lots"}, ["postgresql_shared_buffers", "512MB"]),
+    "no key for backups": (
+        "backup",
+        {"backup_key": ""},
+        ["backup_key", "vault.yml", "openssl rand", "backup_enabled: false"],
+    ),
+    "key of the example for backups": ("backup", {"backup_key": "CHANGE_ME_CHANGE_ME_CHANGE_ME"}, ["backup_key"]),
+    "key for backups with a second line": ("backup", {"backup_key": "a" * 30 + "\nrepo1-path=/tmp"}, ["backup_key"]),
+    "backups kept for no day": ("backup", {"backup_retention_days": 0}, ["backup_retention_days", "1 to 3650"]),
+    "backups at no time": ("backup", {"backup_calendar": "02:15\nUnit=x"}, ["backup_calendar", "systemd-analyze"]),
+    "archive that waits": (
+        "backup",
+        {"backup_archive_timeout_seconds": 31},
+        ["backup_archive_timeout_seconds", "1 to 30"],
+    ),
+    "log without unit": ("backup", {"backup_wal_waiting_max": "lots"}, ["backup_wal_waiting_max", "4GB"]),
     "cache without unit": ("valkey", {"valkey_memory": "lots"}, ["valkey_memory", "64MB"]),
     "client of the cache that is no user": ("valkey", {"valkey_clients": ["no user"]}, ["valkey_clients", "users"]),
     "too many connections": (

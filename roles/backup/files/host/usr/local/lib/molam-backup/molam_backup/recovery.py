@@ -1,0 +1,40 @@
+"""What follows a restore: PostgreSQL recovers, and every table and index is read."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from .system import POSTGRES, RestoreError, run, sql
+
+DEADLINE_SECONDS = 12 * 3600
+
+FOUND = """
+SELECT json_build_object('events', count(*), 'newest_event', max(first_received_at)) FROM event_ids
+"""
+
+
+def wait(server: Path | None = None) -> str:
+    """Wait until a server that was started has recovered; return the time of the last commit that it has, "" for none.
+
+    Raises RestoreError where it does not get there.
+    """
+    end = time.monotonic() + DEADLINE_SECONDS
+    while sql("SELECT pg_is_in_recovery()", server=server) == "t":
+        if time.monotonic() > end:
+            raise RestoreError(f"it has not recovered after {DEADLINE_SECONDS} s, and goes on")
+        time.sleep(0.5)
+    return sql("SELECT pg_last_xact_replay_timestamp()", server=server)
+
+
+def check(programs: Path, database: str, server: Path | None = None) -> dict[str, Any]:
+    """Read every table and index, and return what the database has: `events`, and `newest_event`, when it came.
+
+    Raises RestoreError where something is damaged.
+    """
+    where = [f"--host={server}"] if server else []
+    run(programs / "pg_amcheck", *where, "--install-missing", "--heapallindexed", database, user=POSTGRES)
+    found: dict[str, Any] = json.loads(sql(FOUND, database, server))
+    return found

@@ -1,0 +1,64 @@
+"""The repository: which backups it has, and a restore of one of them into a folder."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from .system import POSTGRES, RestoreError, run
+
+STANZA = "--stanza=molam"
+
+
+class Backup(NamedTuple):
+    """A backup that is whole: its name, and from when on it can be gone to."""
+
+    label: str
+    kind: str
+    end: datetime
+
+
+def backrest(key: Path, *arguments: str) -> str:
+    """Run pgBackRest with the key, a folder with the settings that name it."""
+    return run("pgbackrest", f"--config-include-path={key}", STANZA, *arguments, user=POSTGRES)
+
+
+def backups(key: Path) -> list[Backup]:
+    """Return the backups, oldest first; raise RestoreError where there is none."""
+    told = json.loads(backrest(key, "--output=json", "--log-level-console=off", "info"))
+    found = [
+        Backup(one["label"], one["type"], datetime.fromtimestamp(one["timestamp"]["stop"], UTC))
+        for stanza in told
+        for one in stanza["backup"]
+        if not one.get("error")
+    ]
+    if not found:
+        why = "; ".join(stanza["status"]["message"] for stanza in told) or "no database is known to it"
+        raise RestoreError(f"the repository has no backup that is whole ({why}): docs/runbooks/restore.md")
+    return found
+
+
+def options(found: list[Backup], to: datetime | None, label: str | None) -> list[str]:
+    """Return pgBackRest's options for a moment, for the end of one backup, or for the newest state.
+
+    Raises RestoreError where the repository does not have it.
+    """
+    if label is not None:
+        if label not in {backup.label for backup in found}:
+            raise RestoreError(f"there is no backup {label}. There are: {', '.join(backup.label for backup in found)}")
+        return [f"--set={label}", "--type=immediate", "--target-action=promote"]
+    if to is None:
+        return []
+    if not found[0].end < to <= datetime.now(UTC):
+        raise RestoreError(
+            f"what can be restored begins at {found[0].end:%Y-%m-%d %H:%M:%S} UTC and ends now; {to} is outside"
+        )
+    return ["--type=time", f"--target={to:%Y-%m-%d %H:%M:%S.%f+00}", "--target-action=promote"]
+
+
+def restore(key: Path, data: Path, asks_with: Path, *more: str) -> None:
+    """Restore into a folder that is empty; PostgreSQL will ask for the log with the key in the folder `asks_with`."""
+    get = f'pgbackrest --config-include-path={asks_with} {STANZA} --pg1-path={data} archive-get %f "%p"'
+    backrest(key, f"--pg1-path={data}", f"--recovery-option=restore_command={get}", *more, "restore")

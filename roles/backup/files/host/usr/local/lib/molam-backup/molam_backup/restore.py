@@ -1,0 +1,157 @@
+"""Restore this host's database from its backups: the newest state, a moment, or one backup.
+
+The receiver is stopped, the data folder put aside under another name, and what the repository has restored in its
+place. Then every table and index is read, and the receiver started and tried. Whatever fails: the folder that was put
+aside is whole, and the message says how to put it back.
+
+playbooks/restore.yml runs this and asks first; docs/runbooks/restore.md says when to use what.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from . import recovery, repository
+from .system import POSTGRES, Cluster, RestoreError, cluster, run, say
+
+CREDENTIAL = Path("/etc/molam-backup/pgbackrest.conf.cred")
+# In memory, and for as long as this runs.
+KEY = Path("/run/molam-restore")
+ACTIVE = Path("/opt/molam-webhook/active")
+SEGMENT = "[0-9A-F]" * 24
+SERVING = [f"{name}@{slot}.service" for slot in "ab" for name in ("molam-webhook", "molam-webhook-worker")]
+BACKING_UP = ["molam-backup.target"]
+BACKING_UP += [f"molam-backup-{what}.service" for what in ("repository", "database", "host", "drill", "measure")]
+
+
+@contextmanager
+def unlocked() -> Iterator[Path]:
+    """Lend the folder with the key, which PostgreSQL's user may read meanwhile."""
+    KEY.mkdir(mode=0o750, exist_ok=True)
+    try:
+        shutil.chown(KEY, "root", POSTGRES)
+        path = KEY / "pgbackrest.conf"
+        path.touch(mode=0o640)
+        shutil.chown(path, "root", POSTGRES)
+        path.write_text(run("systemd-creds", "decrypt", "--name=pgbackrest.conf", CREDENTIAL, "-"))
+        yield KEY
+    finally:
+        shutil.rmtree(KEY)
+
+
+def put_aside(data: Path) -> Path:
+    """Give the data folder, if there still is one, another name, and make an empty one in its place.
+
+    Returns where it is now.
+    """
+    aside = data.with_name(f"{data.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    with suppress(FileNotFoundError):
+        data.rename(aside)
+    data.mkdir(mode=0o700)
+    shutil.chown(data, POSTGRES, POSTGRES)
+    return aside
+
+
+def keep_log(aside: Path, data: Path) -> None:
+    """Let the recovery have what this host wrote last and the archive did not get."""
+    for segment in (aside / "pg_wal").glob(SEGMENT):
+        copy = data / "pg_wal" / segment.name
+        shutil.copyfile(segment, copy)
+        shutil.chown(copy, POSTGRES, POSTGRES)
+        copy.chmod(0o600)
+
+
+def start(here: Cluster) -> str:
+    """Start PostgreSQL and wait until it has recovered; return the time of its last commit.
+
+    Raises RestoreError with the end of its log where it does not get there.
+    """
+    try:
+        run("systemctl", "start", here.unit)
+        return recovery.wait()
+    except RestoreError as error:
+        log = run("sh", "-c", "tail --quiet --lines=15 /var/log/postgresql/*.log")
+        raise RestoreError(f"{error}\nThe end of PostgreSQL's log:\n{log}") from None
+
+
+def serve() -> None:
+    """Start the receiver and try it; raise RestoreError where it does not pass."""
+    slot = ACTIVE.readlink().name
+    run("systemctl", "start", f"molam-webhook@{slot}.service", f"molam-webhook-worker@{slot}.service")
+    run("molam-webhook", "selftest", "--uds", "/run/molam-webhook/current.sock")
+
+
+def work(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Do it, and return the report."""
+    began, here = time.monotonic(), cluster()
+    with unlocked() as key:
+        options = repository.options(repository.backups(key), arguments.to, arguments.backup)
+        say("stop the receiver, backups that are being made, and PostgreSQL")
+        run("systemctl", "stop", *SERVING, *BACKING_UP, here.unit)
+        aside = put_aside(here.data)
+        try:
+            say(f"restore into {here.data}; what was there is {aside} now")
+            repository.restore(key, here.data, Path("/run/credentials", here.unit), *options)
+            if not options:
+                keep_log(aside, here.data)
+            say("recover")
+            recovered_to = start(here)
+            say("read every table and index")
+            report = recovery.check(here.programs, arguments.database)
+            if ACTIVE.is_symlink():
+                say("start the receiver and try it")
+                serve()
+        except RestoreError as error:
+            back = f"systemctl stop {here.unit} && rm -r {here.data} && mv {aside} {here.data}"
+            back += f" && systemctl start {here.unit} && molam-webhook-switch boot"
+            raise RestoreError(f"{error}\nWhat was there before is whole. To have it back: {back}") from None
+    say("back up what was restored, in the background")
+    run("systemctl", "start", "--no-block", "molam-backup.target")
+    return report | {
+        "recovered_to": recovered_to,
+        "aside": os.fspath(aside),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def moment(text: str) -> datetime:
+    """Read a time; without a zone it is UTC."""
+    time = datetime.fromisoformat(text)
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog="molam-restore", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--to", type=moment, metavar="TIME", help="such as 2026-01-31T10:00:00 (UTC)")
+    which.add_argument("--backup", metavar="LABEL", help="the state at the end of this one")
+    which.add_argument("--list", action="store_true", help="only print the backups that there are, as JSON")
+    parser.add_argument("--database", default="molam_webhook", help="what is read afterwards (default: %(default)s)")
+    arguments = parser.parse_args()
+    if os.geteuid() != 0:
+        print("molam-restore: run it as root", file=sys.stderr)
+        return 1
+    try:
+        if arguments.list:
+            with unlocked() as key:
+                found = [backup._asdict() | {"end": backup.end.isoformat()} for backup in repository.backups(key)]
+            print(json.dumps(found))
+        else:
+            print(json.dumps(work(arguments)))
+    except (RestoreError, OSError) as error:
+        print(f"molam-restore: {error}", file=sys.stderr)
+        return 1
+    return 0

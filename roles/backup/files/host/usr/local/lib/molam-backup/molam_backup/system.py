@@ -1,0 +1,60 @@
+"""Commands of the host, and PostgreSQL's cluster."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from pwd import getpwnam
+from typing import NamedTuple
+
+POSTGRES = "postgres"
+
+
+class RestoreError(Exception):
+    """Something is not as it has to be; the text says what, and what to do."""
+
+
+class Cluster(NamedTuple):
+    """A cluster of PostgreSQL: its unit, its data folder, its settings, and where the programs of its version are."""
+
+    unit: str
+    data: Path
+    settings: Path
+    programs: Path
+
+
+def cluster() -> Cluster:
+    """Return the one that this host has."""
+    (line,) = run("pg_lsclusters", "--no-header").splitlines()
+    version, name, *_, data, _log = line.split()
+    settings = Path("/etc/postgresql", version, name)
+    return Cluster(
+        f"postgresql@{version}-{name}.service", Path(data), settings, Path("/usr/lib/postgresql", version, "bin")
+    )
+
+
+def run(*command: str | Path, user: str = "") -> str:
+    """Run a command, as another user where one is named, and return what it prints.
+
+    Raises RestoreError with all that it said where it fails.
+    """
+    other = user and getpwnam(user).pw_uid != os.geteuid()
+    words = ["/usr/sbin/runuser", "-u", user, "--", *command] if other else [*command]
+    answer = subprocess.run(words, cwd="/", capture_output=True, text=True, check=False)  # noqa: S603  ours
+    if answer.returncode:
+        raise RestoreError(f"{' '.join(map(str, command))} failed:\n{(answer.stdout + answer.stderr).strip()}")
+    return answer.stdout
+
+
+def sql(statement: str, database: str = POSTGRES, server: Path | None = None) -> str:
+    """Return what a statement gives, of one row and column; of the host's own server, or the one with these sockets."""
+    where = [f"--host={server}"] if server else []
+    return run("psql", "--no-psqlrc", "-qAt", *where, f"--command={statement}", database, user=POSTGRES).strip()
+
+
+def say(text: str) -> None:
+    """Tell whoever waits what is being done."""
+    print(f"{datetime.now(UTC):%H:%M:%S}  {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,208 @@
+"""Backups are made, closed to others, and restored: the newest state, a moment, and what is damaged is told."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+from .conftest import Site, new_event
+from .load import load, stored
+from .playbooks import play
+
+DATABASE = "/var/lib/postgresql"
+
+
+def sql(host: Host, statement: str, database: str = "molam_webhook") -> str:
+    """Return what a statement gives."""
+    return str(host.check_output(f"runuser -u postgres -- psql --no-psqlrc -qAt {database} <<'END'\n{statement}\nEND"))
+
+
+def measured(host: Host) -> dict[str, float]:
+    """Return what is measured of the backups, now."""
+    host.check_output("systemctl start molam-backup-measure.service")
+    found: dict[str, float] = json.loads(host.check_output("cat /var/lib/molam-backup/measured/backups.json"))
+    return found
+
+
+def newest(host: Host, what: str) -> str:
+    """Return the newest copy."""
+    return str(host.check_output(f"ls -t /var/lib/molam-backup/{what}/*.gpg")).splitlines()[0]
+
+
+@pytest.fixture
+def _backed_up(host: Host) -> None:
+    """Wait for the backup that began when the host was made, or restored."""
+    host.check_output("timeout 120 sh -c 'while systemctl is-active --quiet molam-backup.target; do sleep 0.5; done'")
+
+
+@pytest.fixture
+def _cleared(host: Host) -> Iterator[None]:
+    """Remove what restores put aside."""
+    yield
+    host.check_output(f"rm -rf {DATABASE}/*/main.before-*")
+
+
+def test_every_night_and_measured(host: Host) -> None:
+    for timer in ("molam-backup", "molam-backup-drill", "molam-backup-measure"):
+        assert host.service(f"{timer}.timer").is_running
+        assert host.service(f"{timer}.timer").is_enabled
+
+
+@pytest.mark.usefixtures("_backed_up")
+def test_each_kind_is_there_and_young(host: Host) -> None:
+    found = measured(host)
+    made = time.time() - host.file("/etc/molam-backup/backup_key.cred").mtime.timestamp()
+    for what in ("repository", "database", "host"):
+        # Without one it would be as old as the key.
+        assert found[f'molam_backup_age_seconds{{of="{what}"}}'] < made - 1
+    told = json.loads(host.check_output("molam-check --json"))
+    assert told["measured"].keys() >= found.keys()
+
+
+def test_what_is_committed_is_archived_soon(host: Host, site: Site) -> None:
+    shown = (
+        "SELECT name || ' ' || setting FROM pg_settings WHERE name IN ('archive_mode', 'archive_timeout') ORDER BY 1"
+    )
+    assert sql(host, shown).split() == ["archive_mode", "on", "archive_timeout", "30"]
+    assert site.send(new_event()).status_code == 200
+    segment = sql(host, "SELECT pg_walfile_name(pg_switch_wal())")
+    archived = f"SELECT last_archived_wal >= '{segment}' FROM pg_stat_archiver"
+    for _ in range(100):
+        if sql(host, archived) == "t":
+            break
+        time.sleep(0.1)
+    assert sql(host, archived) == "t"
+    assert measured(host)["molam_wal_waiting_seconds"] < 60
+
+
+@pytest.mark.usefixtures("_backed_up")
+def test_nobody_reads_them_without_the_key(host: Host, site: Site) -> None:
+    event = new_event()
+    assert site.send(event).status_code == 200
+    host.check_output("systemctl start molam-backup-repository molam-backup-database")
+    clear = f"grep -rlaE '{event['id']}|molam_webhook|CREATE TABLE' /var/lib/pgbackrest /var/lib/molam-backup/database"
+    assert host.run(clear).stdout == ""
+    for folder in ("/var/lib/pgbackrest", newest(host, "database"), newest(host, "host")):
+        assert host.run(f"runuser -u molam_webhook -- cat {folder}").rc != 0
+        assert host.run(f"runuser -u molam_webhook -- ls {folder}/backup").rc != 0
+    key = "systemd-creds decrypt --name=backup_key /etc/molam-backup/backup_key.cred -"
+    read = 'gpg --batch --quiet --pinentry-mode loopback --passphrase-fd 3 --decrypt {} 3<<<"$(' + key + ')"'
+    dump = host.check_output(f"bash -c '{read.format(newest(host, 'database'))} | pg_restore --file=- --data-only'")
+    assert event["id"] in dump
+    names = host.check_output(f"bash -c '{read.format(newest(host, 'host'))} | tar --list'").splitlines()
+    assert {"credentials/keyring", "var/lib/molam-webhook/ledger.jsonl"} <= set(names)
+    assert [name for name in names if "backup_key" in name] == []
+
+
+def test_units_are_closed_in(host: Host) -> None:
+    for unit in ("repository", "database", "host", "measure", "drill"):
+        said = host.check_output(f"systemd-analyze security --no-pager molam-backup-{unit}.service | tail -n 1")
+        assert float(re.findall(r"\d+\.\d+", said)[-1]) <= 1.5
+
+
+@pytest.mark.intrusive
+@pytest.mark.usefixtures("_backed_up", "_cleared")
+def test_nothing_is_lost_with_a_damaged_database(request: pytest.FixtureRequest, host: Host, site: Site) -> None:
+    """The log of the last seconds is still there, and not archived yet."""
+    with load(site, senders=2) as answers:
+        time.sleep(3)
+        host.check_output("systemctl kill --signal=KILL 'postgresql@*' && systemctl stop 'postgresql@*'")
+        host.check_output(f"rm -r {DATABASE}/*/main/base")
+        time.sleep(1)
+    taken = [event_id for event_id, status in answers if status == 200]
+    assert len(taken) > 10
+    assert {status for _, status in answers} <= {200, 503}
+    name = host.backend.host
+    refused = play(request, host, "playbooks/restore.yml", "--extra-vars=confirm=another")
+    assert refused.returncode == 2
+    assert "Nothing was changed" in refused.stdout
+    answer = play(request, host, "playbooks/restore.yml", f"--extra-vars=confirm={name}")
+    assert answer.returncode == 0, answer.stdout[-3000:]
+    assert re.search(r"recovered up to +20\d\d-", answer.stdout)
+    assert stored(host, taken)[0] == len(taken)
+    assert site.send(new_event()).status_code == 200
+
+
+@pytest.mark.intrusive
+@pytest.mark.usefixtures("_backed_up", "_cleared")
+def test_back_to_just_before_a_table_was_dropped(request: pytest.FixtureRequest, host: Host, site: Site) -> None:
+    before, after = new_event(), new_event()
+    assert site.send(before).status_code == 200
+    host.check_output(f"until molam-webhook events show {before['id']} | grep -q 'status  *paid'; do sleep 0.1; done")
+    moment = sql(host, "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')")
+    time.sleep(1)
+    sql(host, "DROP TABLE orders CASCADE")
+    assert site.send(after).status_code == 200
+    extra = f"--extra-vars={json.dumps({'confirm': host.backend.host, 'to': moment})}"
+    answer = play(request, host, "playbooks/restore.yml", extra)
+    assert answer.returncode == 0, answer.stdout[-3000:]
+    assert stored(host, [before["id"]]) == (1, 1)
+    assert stored(host, [after["id"]]) == (0, 0)
+
+
+@pytest.mark.intrusive
+@pytest.mark.usefixtures("_backed_up", "_cleared")
+def test_a_damaged_backup_is_told_and_what_was_there_is_whole(host: Host, site: Site) -> None:
+    event = new_event()
+    assert site.send(event).status_code == 200
+    label: dict[str, Any] = json.loads(host.check_output("molam-restore --list"))[-1]
+    found = host.check_output(f"find /var/lib/pgbackrest/backup/molam/{label['label']}/bundle -type f -size +100k")
+    bundle = found.splitlines()[0]
+    host.check_output(
+        f"cp -a {bundle} /root/bundle && dd if=/dev/zero of={bundle} bs=1 seek=50000 count=64 conv=notrunc"
+    )
+    try:
+        answer = host.run("molam-restore")
+    finally:
+        host.check_output(f"cp -a /root/bundle {bundle} && rm /root/bundle")
+    assert answer.rc == 1
+    assert "restore failed" in answer.stderr
+    undo = answer.stderr.partition("To have it back: ")[2].strip()
+    host.check_output(undo)
+    for _ in range(100):
+        if site.send(event).status_code == 200:
+            break
+        time.sleep(0.2)
+    # It was taken before, and is known.
+    assert site.send(event).json()["status"] == "duplicate"
+
+
+@pytest.mark.intrusive
+@pytest.mark.usefixtures("_backed_up")
+def test_a_drill_passes_and_one_that_fails_is_told(request: pytest.FixtureRequest, host: Host, site: Site) -> None:
+    with load(site, senders=1):
+        time.sleep(1)
+    answer = play(request, host, "playbooks/drill.yml")
+    assert answer.returncode == 0, answer.stdout[-3000:]
+    assert re.search(r"was restored up to 20\d\d-.* in \d", " ".join(answer.stdout.split()))
+    assert measured(host)["molam_backup_drill_age_seconds"] < 120
+    assert host.run("ls /var/lib/molam-backup/drill").stdout.split() == ["results.jsonl"]
+
+    # The log that followed the newest backup is gone.
+    archive = "/var/lib/pgbackrest/archive/molam"
+    host.check_output(f"mv {archive} /root/archive && mkdir {archive} && cp -a /root/archive/archive.info* {archive}/")
+    host.check_output(f"chown postgres: {archive}")
+    try:
+        answer = play(request, host, "playbooks/drill.yml")
+        check = host.run("molam-check")
+    finally:
+        host.check_output(f"rm -r {archive} && mv /root/archive {archive}")
+        host.check_output("systemctl reset-failed molam-backup-drill")
+    assert answer.returncode == 2
+    assert "the drill failed" in answer.stdout
+    assert check.rc == 1
+    assert "molam_failed_units is" in check.stdout
+
+
+@pytest.mark.intrusive
+def test_another_key_is_refused_where_there_are_backups(request: pytest.FixtureRequest, host: Host) -> None:
+    answer = play(request, host, "site.yml", "--extra-vars=backup_key=another-key-that-nobody-can-guess", "--check")
+    assert answer.returncode == 2
+    assert "Nothing was changed" in answer.stdout
+    assert "docs/backups.md" in answer.stdout
