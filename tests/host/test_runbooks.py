@@ -18,7 +18,7 @@ PAGES = {
 }
 
 # They exit 1 where they find something, which is no fault of theirs.
-FINDERS = re.compile(r"molam-webhook (status|events reconcile)\b|molam-check$")
+FINDERS = re.compile(r"molam-webhook (status|events reconcile)\b|molam-check( --json)?( \||$)")
 
 # Ended by `head` before they had said all.
 BROKEN_PIPE = 141
