@@ -30,6 +30,16 @@ def measured(host: Host) -> dict[str, float]:
     return found
 
 
+def archive(host: Host) -> str:
+    """Have what was committed archived, and return the segment's name."""
+    segment = sql(host, "SELECT pg_walfile_name(pg_switch_wal())")
+    deadline = time.monotonic() + 30
+    while sql(host, f"SELECT last_archived_wal >= '{segment}' FROM pg_stat_archiver") != "t":
+        assert time.monotonic() < deadline, segment
+        time.sleep(0.1)
+    return segment
+
+
 def newest(host: Host, what: str) -> str:
     """Return the newest copy."""
     return str(host.check_output(f"ls -t /var/lib/molam-backup/{what}/*.gpg")).splitlines()[0]
@@ -71,13 +81,7 @@ def test_what_is_committed_is_archived_soon(host: Host, site: Site) -> None:
     )
     assert sql(host, shown).split() == ["archive_mode", "on", "archive_timeout", "30"]
     assert site.send(new_event()).status_code == 200
-    segment = sql(host, "SELECT pg_walfile_name(pg_switch_wal())")
-    archived = f"SELECT last_archived_wal >= '{segment}' FROM pg_stat_archiver"
-    for _ in range(100):
-        if sql(host, archived) == "t":
-            break
-        time.sleep(0.1)
-    assert sql(host, archived) == "t"
+    archive(host)
     assert measured(host)["molam_wal_waiting_seconds"] < 60
 
 
@@ -174,6 +178,25 @@ def test_a_damaged_backup_is_told_and_what_was_there_is_whole(host: Host, site: 
 
 
 @pytest.mark.intrusive
+@pytest.mark.usefixtures("_backed_up", "_cleared")
+def test_a_hole_in_the_archive_is_told(host: Host, site: Site) -> None:
+    """PostgreSQL takes it for the end of the log."""
+    segments = []
+    for _ in range(3):
+        assert site.send(new_event()).status_code == 200
+        segments.append(archive(host))
+    (hole,) = host.check_output(f"find /var/lib/pgbackrest/archive -name '{segments[1]}-*'").splitlines()
+    host.check_output(f"mv {hole} /root/hole && rm -f /var/lib/postgresql/*/main/pg_wal/{segments[1]}")
+    try:
+        answer = host.run("molam-restore")
+    finally:
+        host.check_output(f"mv /root/hole {hole}")
+    assert answer.rc == 1
+    assert "a segment between them is missing" in answer.stderr
+    host.check_output(answer.stderr.partition("To have it back: ")[2].strip())
+
+
+@pytest.mark.intrusive
 @pytest.mark.usefixtures("_backed_up")
 def test_a_drill_passes_and_one_that_fails_is_told(request: pytest.FixtureRequest, host: Host, site: Site) -> None:
     with load(site, senders=1):
@@ -184,15 +207,14 @@ def test_a_drill_passes_and_one_that_fails_is_told(request: pytest.FixtureReques
     assert measured(host)["molam_backup_drill_age_seconds"] < 120
     assert host.run("ls /var/lib/molam-backup/drill").stdout.split() == ["results.jsonl"]
 
-    # The log that followed the newest backup is gone.
-    archive = "/var/lib/pgbackrest/archive/molam"
-    host.check_output(f"mv {archive} /root/archive && mkdir {archive} && cp -a /root/archive/archive.info* {archive}/")
-    host.check_output(f"chown postgres: {archive}")
+    # The archive is gone. PostgreSQL keeps meanwhile what it has for it.
+    place = "/var/lib/pgbackrest/archive/molam"
+    host.check_output(f"mv {place} /root/archive")
     try:
         answer = play(request, host, "playbooks/drill.yml")
         check = host.run("molam-check")
     finally:
-        host.check_output(f"rm -r {archive} && mv /root/archive {archive}")
+        host.check_output(f"mv /root/archive {place}")
         host.check_output("systemctl reset-failed molam-backup-drill")
     assert answer.returncode == 2
     assert "the drill failed" in answer.stdout

@@ -29,6 +29,19 @@ def wait(server: Path | None = None) -> str:
     return sql("SELECT pg_last_xact_replay_timestamp()", server=server)
 
 
+def complete(last: str, server: Path | None = None) -> None:
+    """Check that it went on to the archive's last segment; raise RestoreError where one before that is missing.
+
+    PostgreSQL itself takes the first one that is missing for the log's end.
+    """
+    reached = sql("SELECT substr(pg_walfile_name(pg_last_wal_replay_lsn()), 9)", server=server)
+    if reached < last:
+        raise RestoreError(
+            f"the archive goes on to segment {last}, and the recovery ended in {reached}: a segment between them is "
+            "missing, and nothing that came after it can be restored"
+        )
+
+
 def check(programs: Path, database: str, server: Path | None = None) -> dict[str, Any]:
     """Read every table and index, and return what the database has: `events`, and `newest_event`, when it came.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .system import POSTGRES, RestoreError, run
 
@@ -25,9 +25,20 @@ def backrest(key: Path, *arguments: str) -> str:
     return run("pgbackrest", f"--config-include-path={key}", STANZA, *arguments, user=POSTGRES)
 
 
+def info(key: Path) -> list[dict[str, Any]]:
+    """Return what pgBackRest says of the repository."""
+    told: list[dict[str, Any]] = json.loads(backrest(key, "--output=json", "--log-level-console=off", "info"))
+    return told
+
+
+def last_segment(key: Path) -> str:
+    """Return the newest segment of the log in the archive, without its timeline; nothing where there is none."""
+    return max((part["max"][8:] for stanza in info(key) for part in stanza["archive"] if part["max"]), default="")
+
+
 def backups(key: Path) -> list[Backup]:
     """Return the backups, oldest first; raise RestoreError where there is none."""
-    told = json.loads(backrest(key, "--output=json", "--log-level-console=off", "info"))
+    told = info(key)
     found = [
         Backup(one["label"], one["type"], datetime.fromtimestamp(one["timestamp"]["stop"], UTC))
         for stanza in told

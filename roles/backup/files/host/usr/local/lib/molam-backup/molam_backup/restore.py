@@ -96,6 +96,7 @@ def work(arguments: argparse.Namespace) -> dict[str, Any]:
     began, here = time.monotonic(), cluster()
     with unlocked() as key:
         options = repository.options(repository.backups(key), arguments.to, arguments.backup)
+        last = repository.last_segment(key)
         say("stop the receiver, backups that are being made, and PostgreSQL")
         run("systemctl", "stop", *SERVING, *BACKING_UP, here.unit)
         aside = put_aside(here.data)
@@ -106,6 +107,8 @@ def work(arguments: argparse.Namespace) -> dict[str, Any]:
                 keep_log(aside, here.data)
             say("recover")
             recovered_to = start(here)
+            if not options and not arguments.although_incomplete:
+                recovery.complete(last)
             say("read every table and index")
             report = recovery.check(here.programs, arguments.database)
             if ACTIVE.is_symlink():
@@ -139,6 +142,9 @@ def main() -> int:
     which.add_argument("--to", type=moment, metavar="TIME", help="such as 2026-01-31T10:00:00 (UTC)")
     which.add_argument("--backup", metavar="LABEL", help="the state at the end of this one")
     which.add_argument("--list", action="store_true", help="only print the backups that there are, as JSON")
+    parser.add_argument(
+        "--although-incomplete", action="store_true", help="take what there is where a part of the archive is missing"
+    )
     parser.add_argument("--database", default="molam_webhook", help="what is read afterwards (default: %(default)s)")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
