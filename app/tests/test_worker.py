@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 from local_server import Answer, LocalServer
 from molam_webhook import notify, orders
-from molam_webhook.database import Connection
+from molam_webhook.database import STATEMENT_SECONDS, Connection
 from molam_webhook.event import Event
 from molam_webhook.handlers import Handler, TryLater, Unprocessable
 from molam_webhook.handling import Handling
@@ -30,6 +30,12 @@ database = pytest.mark.database
 
 FORWARD_SECRET = "forward_5gT8sWq2Lm9Zx4Vb"  # noqa: S105  a test's own
 EXPIRE = "UPDATE webhook_deliveries SET leased_until = now() WHERE lease IS NOT NULL"
+
+# Where the driver's own request to cancel comes just before the COMMIT, nobody else ends its wait for a standby.
+CANCEL_OVERDUE = """
+SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+WHERE wait_event = 'SyncRep' AND query_start < now() - make_interval(secs => $1)
+"""
 
 
 def order_of(url: str, payment_intent_id: str) -> asyncpg.Record | None:
@@ -474,7 +480,12 @@ def test_a_commit_that_is_answered_late_is_no_lost_lease(start_worker: Start, ur
         worker = start_worker(
             **{"MOLAM_FORWARD_URL": f"http://127.0.0.1:{shop.port}", "FORWARD_SECRET": FORWARD_SECRET}
         )
-        wait_until(lambda: worker.events("event_applied") and worker.events("event_forwarded"))
+
+        def both_told() -> bool:
+            query(url, CANCEL_OVERDUE, STATEMENT_SECONDS + 0.5)
+            return bool(worker.events("event_applied") and worker.events("event_forwarded"))
+
+        wait_until(both_told)
     shop.close()
     assert worker.stop() == 0
     assert states(url) == states(url, "forwards") == {"evt_1": ("done", 1)}
