@@ -48,7 +48,9 @@ def newest(host: Host, what: str) -> str:
 @pytest.fixture
 def _backed_up(host: Host) -> None:
     """Wait for the backup that began when the host was made, or restored."""
-    host.check_output("timeout 120 sh -c 'while systemctl is-active --quiet molam-backup.target; do sleep 0.5; done'")
+    host.check_output(
+        "timeout 120 sh -c 'while systemctl list-jobs \"molam-backup*\" | grep -q molam; do sleep 0.5; done'"
+    )
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def test_each_kind_is_there_and_young(host: Host) -> None:
     for what in ("repository", "database", "host"):
         # Without one it would be as old as the key.
         assert found[f'molam_backup_age_seconds{{of="{what}"}}'] < made - 1
-    told = json.loads(host.check_output("molam-check --json"))
+    told = json.loads(host.run("molam-check --json").stdout)
     assert told["measured"].keys() >= found.keys()
 
 
@@ -192,8 +194,28 @@ def test_a_hole_in_the_archive_is_told(host: Host, site: Site) -> None:
     finally:
         host.check_output(f"mv /root/hole {hole}")
     assert answer.rc == 1
-    assert "a segment between them is missing" in answer.stderr
+    assert "a segment between them is missing" in answer.stderr, answer.stderr
     host.check_output(answer.stderr.partition("To have it back: ")[2].strip())
+    # The failed restore began a timeline. What is written now must not be on the one before it.
+    after = new_event()
+    assert site.send(after).status_code == 200
+    host.check_output("molam-restore")
+    assert stored(host, [after["id"]])[0] == 1
+
+
+@pytest.mark.intrusive
+@pytest.mark.usefixtures("_backed_up", "_cleared")
+def test_a_folder_that_was_put_back_by_hand_is_told_and_mended(host: Host) -> None:
+    aside = json.loads(host.check_output("molam-restore"))["aside"]
+    data = host.check_output("pg_lsclusters --no-header | awk '{print $6}'")
+    host.check_output("systemctl stop molam-backup.target 'molam-backup-*.service' 'postgresql@*'")
+    host.check_output(f"rm -r {data} && mv {aside} {data}")
+    host.check_output("systemctl restart postgresql && molam-webhook-switch boot")
+    assert host.run("systemctl start molam-backup-drill").rc == 1
+    told = host.check_output("tail -n 1 /var/lib/molam-backup/drill/results.jsonl")
+    assert "a restore would follow the other one" in json.loads(told)["why"]
+    host.check_output(f"systemctl reset-failed molam-backup-drill && molam-restore --back-to {data}")
+    host.check_output("systemctl start molam-backup-repository molam-backup-drill")
 
 
 @pytest.mark.intrusive

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -62,13 +62,14 @@ def server(programs: Path, data: Path, sockets: Path) -> Iterator[None]:
     log = data / "drill.log"
     try:
         run(programs / "pg_ctl", f"--pgdata={data}", f"--log={log}", "--wait", "--timeout=43200", "start")
+        yield
     except RestoreError as error:
         said = log.read_text() if log.exists() else ""
         raise RestoreError(f"{error}\n{said[-2000:]}") from None
-    try:
-        yield
     finally:
-        run(programs / "pg_ctl", f"--pgdata={data}", "--mode=immediate", "stop")
+        # One that did not reach the moment has ended by itself.
+        with suppress(RestoreError):
+            run(programs / "pg_ctl", f"--pgdata={data}", "--mode=immediate", "stop")
 
 
 def events(database: str, since: datetime, until: datetime, sockets: Path | None = None) -> int:
@@ -86,6 +87,7 @@ def rehearse(key: Path, database: str) -> dict[str, Any]:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
     newest = repository.backups(key)[-1]
+    recovery.same_timeline(repository.timeline(key))
     # A commit after any moment that may be chosen, without which nobody could tell that it was reached; then all of the
     # log is archived.
     first = newest.end + timedelta(seconds=1)

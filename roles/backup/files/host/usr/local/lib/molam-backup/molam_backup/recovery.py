@@ -42,6 +42,17 @@ def complete(last: str, server: Path | None = None) -> None:
         )
 
 
+def same_timeline(newest: str) -> None:
+    """Check that the host's server writes the archive's newest timeline; raise RestoreError where it does not."""
+    own = sql("SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)")
+    if own < newest:
+        raise RestoreError(
+            f"the archive has timeline {newest}, and PostgreSQL writes {own}: a restore would follow the other one, "
+            "and miss what is written now. Was a data folder put back by hand? Begin a new timeline: "
+            "molam-restore --back-to FOLDER, with the data folder itself"
+        )
+
+
 def check(programs: Path, database: str, server: Path | None = None) -> dict[str, Any]:
     """Read every table and index, and return what the database has: `events`, and `newest_event`, when it came.
 

@@ -36,6 +36,12 @@ def last_segment(key: Path) -> str:
     return max((part["max"][8:] for stanza in info(key) for part in stanza["archive"] if part["max"]), default="")
 
 
+def timeline(key: Path) -> str:
+    """Return the newest timeline that the archive knows of, which is the one that a restore follows."""
+    names = backrest(key, "--log-level-console=off", "--recurse", r"--filter=\.history$", "repo-ls", "archive/molam")
+    return max((Path(name).stem for name in names.splitlines()), default="00000001")
+
+
 def backups(key: Path) -> list[Backup]:
     """Return the backups, oldest first; raise RestoreError where there is none."""
     told = info(key)
@@ -69,7 +75,12 @@ def options(found: list[Backup], to: datetime | None, label: str | None) -> list
     return ["--type=time", f"--target={to:%Y-%m-%d %H:%M:%S.%f+00}", "--target-action=promote"]
 
 
+def asking(data: Path, asks_with: Path) -> str:
+    """Return the command with which PostgreSQL asks for the log, with the key in the folder `asks_with`."""
+    return f'pgbackrest --config-include-path={asks_with} {STANZA} --pg1-path={data} archive-get %f "%p"'
+
+
 def restore(key: Path, data: Path, asks_with: Path, *more: str) -> None:
     """Restore into a folder that is empty; PostgreSQL will ask for the log with the key in the folder `asks_with`."""
-    get = f'pgbackrest --config-include-path={asks_with} {STANZA} --pg1-path={data} archive-get %f "%p"'
-    backrest(key, f"--pg1-path={data}", f"--recovery-option=restore_command={get}", *more, "restore")
+    asked = f"--recovery-option=restore_command={asking(data, asks_with)}"
+    backrest(key, f"--pg1-path={data}", asked, *more, "restore")

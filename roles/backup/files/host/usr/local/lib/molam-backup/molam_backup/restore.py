@@ -2,7 +2,7 @@
 
 The receiver is stopped, the data folder put aside under another name, and what the repository has restored in its
 place. Then every table and index is read, and the receiver started and tried. Whatever fails: the folder that was put
-aside is whole, and the message says how to put it back.
+aside is whole, and --back-to serves it again.
 
 playbooks/restore.yml runs this and asks first; docs/runbooks/restore.md says when to use what.
 """
@@ -16,7 +16,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ CREDENTIAL = Path("/etc/molam-backup/pgbackrest.conf.cred")
 KEY = Path("/run/molam-restore")
 ACTIVE = Path("/opt/molam-webhook/active")
 SEGMENT = "[0-9A-F]" * 24
+# What an earlier restore may have left in the settings.
+TARGETS = ("recovery_target", "recovery_target_time")
 SERVING = [f"{name}@{slot}.service" for slot in "ab" for name in ("molam-webhook", "molam-webhook-worker")]
 BACKING_UP = ["molam-backup.target"]
 BACKING_UP += [f"molam-backup-{what}.service" for what in ("repository", "database", "host", "drill", "measure")]
@@ -49,17 +51,13 @@ def unlocked() -> Iterator[Path]:
         shutil.rmtree(KEY)
 
 
-def put_aside(data: Path) -> Path:
-    """Give the data folder, if there still is one, another name, and make an empty one in its place.
-
-    Returns where it is now.
-    """
+def put_aside(data: Path) -> Path | None:
+    """Give the data folder another name; return where it is now, None where there was none."""
     aside = data.with_name(f"{data.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
-    with suppress(FileNotFoundError):
-        data.rename(aside)
-    data.mkdir(mode=0o700)
-    shutil.chown(data, POSTGRES, POSTGRES)
-    return aside
+    try:
+        return data.rename(aside)
+    except FileNotFoundError:
+        return None
 
 
 def keep_log(aside: Path, data: Path) -> None:
@@ -69,6 +67,20 @@ def keep_log(aside: Path, data: Path) -> None:
         shutil.copyfile(segment, copy)
         shutil.chown(copy, POSTGRES, POSTGRES)
         copy.chmod(0o600)
+
+
+def branch_off(data: Path, asks_with: Path) -> None:
+    """Let a server that was put aside begin a timeline of its own.
+
+    On the one that it left, the archive would take what it writes for older than what the restore in between wrote.
+    """
+    lines = {"restore_command": repository.asking(data, asks_with), "recovery_target_timeline": "current"}
+    lines |= dict.fromkeys(TARGETS, "")
+    with (data / "postgresql.auto.conf").open("a") as file:
+        # The last line of a name is the one that counts.
+        file.writelines(f"{name} = '{value}'\n" for name, value in lines.items())
+    (data / "recovery.signal").touch()
+    shutil.chown(data / "recovery.signal", POSTGRES, POSTGRES)
 
 
 def start(here: Cluster) -> str:
@@ -91,40 +103,66 @@ def serve() -> None:
     run("molam-webhook", "selftest", "--uds", "/run/molam-webhook/current.sock")
 
 
-def work(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Do it, and return the report."""
-    began, here = time.monotonic(), cluster()
+@contextmanager
+def stopped(here: Cluster) -> Iterator[Path | None]:
+    """Stop all that uses the database, and lend the place of the data folder; yields where what was there is now.
+
+    Raises RestoreError, which says how to have that back, where what is done meanwhile fails.
+    """
+    say("stop the receiver, backups that are being made, and PostgreSQL")
+    run("systemctl", "stop", *SERVING, *BACKING_UP, here.unit)
+    aside = put_aside(here.data)
+    try:
+        yield aside
+    except (RestoreError, OSError) as error:
+        kept = aside is not None and aside.exists()
+        back = f"\nWhat was there before is whole. To have it back: molam-restore --back-to {aside}" if kept else ""
+        raise RestoreError(f"{error}{back}") from None
+
+
+def verify(here: Cluster, database: str) -> dict[str, Any]:
+    """Read all of it, let the receiver serve, and back up what is there now; return what was found."""
+    say("read every table and index")
+    report = recovery.check(here.programs, database)
+    if ACTIVE.is_symlink():
+        say("start the receiver and try it")
+        serve()
+    say("back up what is there now, in the background")
+    run("systemctl", "start", "--no-block", "molam-backup.target")
+    return report
+
+
+def restore(here: Cluster, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Restore what was asked for, and return the report."""
     with unlocked() as key:
         options = repository.options(repository.backups(key), arguments.to, arguments.backup)
         last = repository.last_segment(key)
-        say("stop the receiver, backups that are being made, and PostgreSQL")
-        run("systemctl", "stop", *SERVING, *BACKING_UP, here.unit)
-        aside = put_aside(here.data)
-        try:
-            say(f"restore into {here.data}; what was there is {aside} now")
+        with stopped(here) as aside:
+            say(f"restore into {here.data}; what was there is {aside or 'gone'}")
+            here.data.mkdir(mode=0o700)
+            shutil.chown(here.data, POSTGRES, POSTGRES)
             repository.restore(key, here.data, Path("/run/credentials", here.unit), *options)
-            if not options:
+            if not options and aside:
                 keep_log(aside, here.data)
             say("recover")
             recovered_to = start(here)
             if not options and not arguments.although_incomplete:
                 recovery.complete(last)
-            say("read every table and index")
-            report = recovery.check(here.programs, arguments.database)
-            if ACTIVE.is_symlink():
-                say("start the receiver and try it")
-                serve()
-        except RestoreError as error:
-            back = f"systemctl stop {here.unit} && rm -r {here.data} && mv {aside} {here.data}"
-            back += f" && systemctl start {here.unit} && molam-webhook-switch boot"
-            raise RestoreError(f"{error}\nWhat was there before is whole. To have it back: {back}") from None
-    say("back up what was restored, in the background")
-    run("systemctl", "start", "--no-block", "molam-backup.target")
-    return report | {
-        "recovered_to": recovered_to,
-        "aside": os.fspath(aside),
-        "seconds": round(time.monotonic() - began, 1),
-    }
+            report = verify(here, arguments.database)
+    return report | {"recovered_to": recovered_to, "aside": os.fspath(aside) if aside else None}
+
+
+def back_to(here: Cluster, folder: Path, database: str) -> dict[str, Any]:
+    """Serve a folder again that was put aside, or go on with the one that is there, and return the report."""
+    if folder.parent != here.data.parent or not (folder / "PG_VERSION").exists():
+        raise RestoreError(f"{folder} is no data folder beside {here.data}; nothing was changed")
+    with stopped(here) as aside:
+        say(f"serve {folder}; what was there is {aside or 'gone'}")
+        (aside if aside and folder == here.data else folder).rename(here.data)
+        branch_off(here.data, Path("/run/credentials", here.unit))
+        recovered_to = start(here)
+        report = verify(here, database)
+    return report | {"recovered_to": recovered_to, "aside": os.fspath(aside) if aside and aside.exists() else None}
 
 
 def moment(text: str) -> datetime:
@@ -141,6 +179,7 @@ def main() -> int:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--to", type=moment, metavar="TIME", help="such as 2026-01-31T10:00:00 (UTC)")
     which.add_argument("--backup", metavar="LABEL", help="the state at the end of this one")
+    which.add_argument("--back-to", type=Path, metavar="FOLDER", help="what a restore put aside: serve it again")
     which.add_argument("--list", action="store_true", help="only print the backups that there are, as JSON")
     parser.add_argument(
         "--although-incomplete", action="store_true", help="take what there is where a part of the archive is missing"
@@ -155,8 +194,11 @@ def main() -> int:
             with unlocked() as key:
                 found = [backup._asdict() | {"end": backup.end.isoformat()} for backup in repository.backups(key)]
             print(json.dumps(found))
-        else:
-            print(json.dumps(work(arguments)))
+            return 0
+        began, here = time.monotonic(), cluster()
+        back = arguments.back_to
+        report = back_to(here, back, arguments.database) if back else restore(here, arguments)
+        print(json.dumps(report | {"seconds": round(time.monotonic() - began, 1)}))
     except (RestoreError, OSError) as error:
         print(f"molam-restore: {error}", file=sys.stderr)
         return 1
