@@ -84,7 +84,9 @@ def test_what_is_committed_is_archived_soon(host: Host, site: Site) -> None:
     assert sql(host, shown).split() == ["archive_mode", "on", "archive_timeout", "30"]
     assert site.send(new_event()).status_code == 200
     archive(host)
-    assert measured(host)["molam_wal_waiting_seconds"] < 60
+    found = measured(host)
+    assert found["molam_wal_waiting_seconds"] < 60
+    assert found["molam_wal_missing"] == 0
 
 
 @pytest.mark.usefixtures("_backed_up")
@@ -190,9 +192,11 @@ def test_a_hole_in_the_archive_is_told(host: Host, site: Site) -> None:
     (hole,) = host.check_output(f"find /var/lib/pgbackrest/archive -name '{segments[1]}-*'").splitlines()
     host.check_output(f"mv {hole} /root/hole && rm -f /var/lib/postgresql/*/main/pg_wal/{segments[1]}")
     try:
+        missing = measured(host)["molam_wal_missing"]
         answer = host.run("molam-restore")
     finally:
         host.check_output(f"mv /root/hole {hole}")
+    assert missing == 1
     assert answer.rc == 1
     assert "a segment between them is missing" in answer.stderr, answer.stderr
     host.check_output(answer.stderr.partition("To have it back: ")[2].strip())

@@ -40,6 +40,7 @@ LIMITS = {
     "backup_age_seconds": 129600,
     "backup_drill_age_seconds": 604800,
     "wal_waiting_seconds": 300,
+    "wal_missing": 0,
 }
 METRICS = """\
 # HELP molam_webhook_dead_events Events that were given up
@@ -116,6 +117,7 @@ def test_a_process_is_asked_over_its_socket(check: ModuleType, tmp_path: Path) -
         ('molam_backup_age_seconds{of="database"}', 129600, 129601),
         ("molam_backup_drill_age_seconds", 604800, 604801),
         ("molam_wal_waiting_seconds", 300, 301),
+        ("molam_wal_missing", 0, 1),
         ("molam_certificate_remaining_ratio", 0.17, 0.16),
     ],
 )
