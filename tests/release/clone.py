@@ -145,7 +145,7 @@ def add_releases(clone: Clone) -> None:
     clone.edit(APP / "signature.py", "hmac.compare_digest(expected, mac)", "bool(expected)")
     clone.tag("v9.5.0")
     clone.back_to("v9.2.0")
-    clone.migration(number + 2, "lock", "expand", "LOCK TABLE event_ids; SELECT 1 / 0")
+    clone.migration(number + 2, "lock", "expand", "DO $$ BEGIN LOCK TABLE event_ids; PERFORM 1 / 0; END $$")
     clone.tag("v9.6.0")
     clone.back_to("v9.2.0")
     clone.migration(number + 2, "unnote", "contract", "ALTER TABLE orders DROP COLUMN note")

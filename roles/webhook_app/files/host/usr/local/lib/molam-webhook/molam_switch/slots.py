@@ -119,10 +119,10 @@ def _journal(unit: str, since: float) -> str:
 def stop(slot: str) -> None:
     """Let a slot answer what it has in hand, and stop it. A process that was killed left its sockets behind."""
     receiver, worker = units(slot)
-    run("systemctl", "stop", worker)
+    run("systemctl", "stop", "--no-block", worker)
     if run("systemctl", "is-active", "--quiet", receiver).returncode == 0:
         time.sleep(DRAIN_SECONDS)
-    run("systemctl", "stop", receiver)
+    run("systemctl", "stop", worker, receiver)
     for left in (socket(slot), ADMIN / f"receiver-{slot}.sock", ADMIN / f"worker-{slot}.sock"):
         left.unlink(missing_ok=True)
 
