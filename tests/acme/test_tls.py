@@ -26,7 +26,10 @@ EXPECTED = {
     "engine_problem": "Debian's OpenSSL has no GOST, which is not asked for",
 }
 # What is found in some runs alone.
-UNSTEADY = {"sessionresumption_ticket": "testssl.sh may hang up before the ticket of TLS 1.3 has come"}
+UNSTEADY = {
+    "cert_serialNumberLen": "the CA draws serial numbers, and one of 256 begins with a zero, which is not written",
+    "sessionresumption_ticket": "testssl.sh may hang up before the ticket of TLS 1.3 has come",
+}
 
 
 @pytest.fixture(scope="module")
