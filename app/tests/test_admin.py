@@ -14,7 +14,7 @@ from molam_webhook import __version__
 from molam_webhook.backlog import Backlog, Monitor, count
 from molam_webhook.clock import Clock
 from molam_webhook.config import ReceiverSettings
-from molam_webhook.database import session
+from molam_webhook.database import Database, session
 from molam_webhook.http import Receiver
 from processing import Start, acts
 from prometheus_client import REGISTRY
@@ -98,6 +98,22 @@ def test_without_a_database_a_process_lives_and_is_not_ready(serve: Serve, direc
     assert ask(socket, "/health").status_code == 503
     ready = ask(socket, "/readyz")
     assert (ready.status_code, ready.json()["reason"]) == (503, "the database cannot be used")
+
+
+def test_ready_as_soon_as_the_database_is_reached(url: str) -> None:
+    """Asked too early, it does not keep that answer for the second that others are kept: a switch waits for it."""
+
+    async def live() -> tuple[bool, bool]:
+        database = Database(ReceiverSettings(database_url=SecretStr(url), molam_webhook_secret=SecretStr(SECRET)))
+        database.start()
+        early = await database.healthy()
+        assert database._opening is not None
+        await database._opening
+        answers = early, await database.healthy()
+        await database.stop()
+        return answers
+
+    assert asyncio.run(live()) == (False, True)
 
 
 def test_a_schema_that_does_not_fit_is_not_ready_and_says_why(serve: Serve, directory: Path, url: str) -> None:

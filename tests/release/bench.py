@@ -66,8 +66,8 @@ def timed(clone: Clone, label: str, playbook: str, **variables: object) -> tuple
     return seconds, entry
 
 
-def measure(clone: Clone, rounds: int) -> tuple[dict[str, list[float]], list[tuple[str, int]]]:
-    """Return the seconds of each measurement, and the id and status of each event."""
+def measure(clone: Clone, rounds: int) -> tuple[dict[str, list[float]], list[tuple[str, int]], float]:
+    """Return the seconds of each measurement, the id and status of each event, and how many were sent a second."""
     timed(clone, "bare host to the first release", "site.yml")
     add_releases(clone)
     timed(clone, "a first deploy, which builds", "playbooks/deploy.yml", release="v9.1.0")
@@ -77,7 +77,8 @@ def measure(clone: Clone, rounds: int) -> tuple[dict[str, list[float]], list[tup
     timed(clone, "another, so that all is built", "playbooks/deploy.yml", release="v9.2.0")
     timed(clone, "back to begin with", "playbooks/rollback.yml")
     # What a busy shop gets, and no more: the senders share the machine with the host.
-    with load(site, 8, newcomers=1, pause_seconds=0.03) as answers:
+    with load(site, 8, newcomers=1, pause_seconds=0.1) as answers:
+        began = time.monotonic()
         number = 0
         while number < rounds or len(answers) < EVENTS:
             number += 1
@@ -87,7 +88,8 @@ def measure(clone: Clone, rounds: int) -> tuple[dict[str, list[float]], list[tup
                 seconds[action].append(taken)
                 seconds["switch"].append(entry["steps"]["serve"] + entry["steps"]["drain"])
                 seconds["drain"].append(entry["steps"]["drain"])
-    return seconds, answers
+        rate = len(answers) / (time.monotonic() - began)
+    return seconds, answers, rate
 
 
 def main() -> int:
@@ -102,14 +104,14 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             clone = Clone(Path(folder))
             clone.tag("v9.0.0")
-            seconds, answers = measure(clone, arguments.rounds)
+            seconds, answers, rate = measure(clone, arguments.rounds)
         shared("destroy.yml")
     except BenchError as error:
         print(f"\nbench-release: {error}", file=sys.stderr)
         return 1
     failed = [answer for answer in answers if answer[1] != 200]
     print(f"{platform.machine()}, {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}, Debian 13 test host over SSH")
-    print(f"\n{len(answers)} events sent meanwhile, {len(failed)} not answered 200.\n")
+    print(f"\n{len(answers)} events sent meanwhile, {rate:.0f} a second, {len(failed)} not answered 200.\n")
     print("| what | median, in brackets the least and the most (s) | to reach |\n|---|---:|---:|")
     for label, key, target in (
         ("deploy of a release that is built", "deploy", "≤ 15"),

@@ -87,6 +87,9 @@ class Database:
     async def healthy(self) -> bool:
         """Whether deliveries can be stored now. Asks at most once a second, however many callers there are,
         so that the public health endpoint cannot take connections from deliveries."""
+        if self._pool is None:
+            # Nothing to ask, and nothing to remember: a receiver that starts is ready as soon as the pool is open.
+            return False
         async with self._probe_lock:
             now = asyncio.get_running_loop().time()
             if now - self._probed_at >= PROBE_INTERVAL_SECONDS:

@@ -31,7 +31,7 @@ SLOTS = ("a", "b")
 
 # nginx keeps no connection to a slot for longer once the link has been turned (keepalive_time and keepalive_timeout of
 # its upstream). A request on a connection that is just being closed would be lost.
-DRAIN_SECONDS = 2.5
+DRAIN_SECONDS = 1.5
 
 
 def units(slot: str) -> tuple[str, str]:
