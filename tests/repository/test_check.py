@@ -41,6 +41,7 @@ LIMITS = {
     "backup_drill_age_seconds": 604800,
     "wal_waiting_seconds": 300,
     "wal_missing": 0,
+    "second_repository_age_seconds": 300,
 }
 METRICS = """\
 # HELP molam_webhook_dead_events Events that were given up

@@ -13,6 +13,7 @@ GOOD: dict[str, Any] = {
     "molam_administrator_networks": ["198.18.7.0/24", "fd00:7::/64"],
     "webhook_app_keys": [{"kid": "v1", "secret": SECRET, "state": "active"}],
     "backup_key": "K2bq7Zt0vXr5Wm9Yd4Hs1Jn8",
+    "groups": {},
 }
 
 # A file that is there, whatever is in it: that is looked into after the variables.
@@ -376,6 +377,22 @@ FAULTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         "backup",
         {"backup_archive_timeout_seconds": 31},
         ["backup_archive_timeout_seconds", "1 to 30"],
+    ),
+    "second repository by name": ("backup", {"backup_repository_address": "repo.shop.test"}, ["no name", "main.yml"]),
+    "second repository that is not in the inventory": (
+        "backup",
+        {"backup_repository_address": "198.18.7.8", "groups": {}},
+        ["backup_repository wants", "one host in this group", "hosts.yml"],
+    ),
+    "second repository for nobody": (
+        "backup_repository",
+        {"groups": {"backup_repository": ["host"]}},
+        ["backup_repository_networks", "CIDR"],
+    ),
+    "second repository that keeps nothing": (
+        "backup_repository",
+        {"backup_repository_removed_days": 0, "groups": {}},
+        ["backup_repository_removed_days", "1 to 3650"],
     ),
     "log without unit": ("backup", {"backup_wal_waiting_max": "lots"}, ["backup_wal_waiting_max", "4GB"]),
     "cache without unit": ("valkey", {"valkey_memory": "lots"}, ["valkey_memory", "64MB"]),

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from .system import POSTGRES, RestoreError, run
 
 STANZA = "--stanza=molam"
+OTHER_KEY = "the repository is encrypted with another key than this host's backup_key; nothing was changed"
 
 
 class Backup(NamedTuple):
@@ -26,8 +27,15 @@ def backrest(key: Path, *arguments: str) -> str:
 
 
 def info(key: Path) -> list[dict[str, Any]]:
-    """Return what pgBackRest says of the repository."""
-    told: list[dict[str, Any]] = json.loads(backrest(key, "--output=json", "--log-level-console=off", "info"))
+    """Return what pgBackRest says of the repository; raise RestoreError where the key is another one."""
+    said = backrest(key, "--output=json", "--log-level-console=off", "info")
+    try:
+        told: list[dict[str, Any]] = json.loads(said)
+    except ValueError:
+        # It quotes what it decrypted.
+        raise RestoreError(OTHER_KEY) from None
+    if any("CryptoError" in repo["status"]["message"] for stanza in told for repo in stanza.get("repo", [])):
+        raise RestoreError(OTHER_KEY)
     return told
 
 

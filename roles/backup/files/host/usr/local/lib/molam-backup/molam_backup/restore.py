@@ -21,10 +21,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import recovery, repository
+from . import recovery, repository, second
 from .system import POSTGRES, Cluster, RestoreError, cluster, run, say
 
 CREDENTIAL = Path("/etc/molam-backup/pgbackrest.conf.cred")
+SECOND = 2
 # In memory, and for as long as this runs.
 KEY = Path("/run/molam-restore")
 ACTIVE = Path("/opt/molam-webhook/active")
@@ -34,6 +35,8 @@ TARGETS = ("recovery_target", "recovery_target_time")
 SERVING = [f"{name}@{slot}.service" for slot in "ab" for name in ("molam-webhook", "molam-webhook-worker")]
 BACKING_UP = ["molam-backup.target"]
 BACKING_UP += [f"molam-backup-{what}.service" for what in ("repository", "database", "host", "drill", "measure")]
+# Its timer would start it again.
+COPYING = ["molam-backup-second.timer", "molam-backup-second.service"]
 
 
 @contextmanager
@@ -51,6 +54,29 @@ def unlocked() -> Iterator[Path]:
         shutil.rmtree(KEY)
 
 
+@contextmanager
+def asked(folder: Path) -> Iterator[None]:
+    """Let pgBackRest take a folder for the repository."""
+    os.environ["PGBACKREST_REPO1_PATH"] = os.fspath(folder)
+    try:
+        yield
+    finally:
+        del os.environ["PGBACKREST_REPO1_PATH"]
+
+
+@contextmanager
+def copying_held() -> Iterator[None]:
+    """Let nothing be copied meanwhile; then it goes on, where it did before."""
+    if not second.SETTINGS.exists():
+        yield
+        return
+    run("systemctl", "stop", *COPYING)
+    try:
+        yield
+    finally:
+        run("systemctl", "start", COPYING[0])
+
+
 def put_aside(data: Path) -> Path | None:
     """Give the data folder another name; return where it is now, None where there was none."""
     aside = data.with_name(f"{data.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
@@ -60,8 +86,19 @@ def put_aside(data: Path) -> Path | None:
         return None
 
 
-def keep_log(aside: Path, data: Path) -> None:
-    """Let the recovery have what this host wrote last and the archive did not get."""
+def system(programs: Path, data: Path) -> str:
+    """Return which cluster a data folder is of."""
+    told = run(programs / "pg_controldata", data)
+    return next((line for line in told.splitlines() if line.startswith("Database system identifier:")), "")
+
+
+def keep_log(aside: Path, data: Path, programs: Path) -> None:
+    """Let the recovery have what this host wrote last and the archive did not get.
+
+    A new host in place of a lost one has a cluster of its own, whose log is nothing to this one.
+    """
+    if not (aside / "global" / "pg_control").exists() or system(programs, aside) != system(programs, data):
+        return
     for segment in (aside / "pg_wal").glob(SEGMENT):
         copy = data / "pg_wal" / segment.name
         shutil.copyfile(segment, copy)
@@ -134,16 +171,23 @@ def verify(here: Cluster, database: str) -> dict[str, Any]:
 
 def restore(here: Cluster, arguments: argparse.Namespace) -> dict[str, Any]:
     """Restore what was asked for, and return the report."""
-    with unlocked() as key:
-        options = repository.options(repository.backups(key), arguments.to, arguments.backup)
-        last = repository.last_segment(key)
+    from_second = arguments.repository == SECOND
+    if from_second:
+        say(f"fetch the second repository into {second.FETCHED}")
+        second.fetch(second.FETCHED)
+    with copying_held(), unlocked() as key:
+        with asked(second.FETCHED if from_second else second.REPOSITORY):
+            options = repository.options(repository.backups(key), arguments.to, arguments.backup)
+            last = repository.last_segment(key)
         with stopped(here) as aside:
+            if from_second:
+                second.put_in_place()
             say(f"restore into {here.data}; what was there is {aside or 'gone'}")
             here.data.mkdir(mode=0o700)
             shutil.chown(here.data, POSTGRES, POSTGRES)
             repository.restore(key, here.data, Path("/run/credentials", here.unit), *options)
             if not options and aside:
-                keep_log(aside, here.data)
+                keep_log(aside, here.data, here.programs)
             say("recover")
             recovered_to = start(here)
             if not options and not arguments.although_incomplete:
@@ -165,6 +209,17 @@ def back_to(here: Cluster, folder: Path, database: str) -> dict[str, Any]:
     return report | {"recovered_to": recovered_to, "aside": os.fspath(aside) if aside and aside.exists() else None}
 
 
+def backups(number: int) -> list[repository.Backup]:
+    """Return the backups that a repository has."""
+    with unlocked() as key:
+        if number != SECOND:
+            return repository.backups(key)
+        lists = key / "lists"
+        second.lists(lists)
+        with asked(lists):
+            return repository.backups(key)
+
+
 def moment(text: str) -> datetime:
     """Read a time; without a zone it is UTC."""
     time = datetime.fromisoformat(text)
@@ -182,6 +237,9 @@ def main() -> int:
     which.add_argument("--back-to", type=Path, metavar="FOLDER", help="what a restore put aside: serve it again")
     which.add_argument("--list", action="store_true", help="only print the backups that there are, as JSON")
     parser.add_argument(
+        "--repository", type=int, choices=(1, SECOND), default=1, help="this host's, or the copy on another host"
+    )
+    parser.add_argument(
         "--although-incomplete", action="store_true", help="take what there is where a part of the archive is missing"
     )
     parser.add_argument("--database", default="molam_webhook", help="what is read afterwards (default: %(default)s)")
@@ -189,10 +247,12 @@ def main() -> int:
     if os.geteuid() != 0:
         print("molam-restore: run it as root", file=sys.stderr)
         return 1
+    if arguments.repository == SECOND and not second.SETTINGS.exists():
+        print("molam-restore: this host has no second repository (backup_repository_address)", file=sys.stderr)
+        return 1
     try:
         if arguments.list:
-            with unlocked() as key:
-                found = [backup._asdict() | {"end": backup.end.isoformat()} for backup in repository.backups(key)]
+            found = [one._asdict() | {"end": one.end.isoformat()} for one in backups(arguments.repository)]
             print(json.dumps(found))
             return 0
         began, here = time.monotonic(), cluster()

@@ -43,7 +43,10 @@ def run(*command: str | Path, user: str = "") -> str:
     """
     other = user and getpwnam(user).pw_uid != os.geteuid()
     words = ["/usr/sbin/runuser", "-u", user, "--", *command] if other else [*command]
-    answer = subprocess.run(words, cwd="/", capture_output=True, text=True, check=False)  # noqa: S603  ours
+    # With another key what is decrypted is no text, and is told all the same.
+    answer = subprocess.run(  # noqa: S603  ours
+        words, cwd="/", capture_output=True, text=True, errors="replace", check=False
+    )
     if answer.returncode:
         raise RestoreError(f"{' '.join(map(str, command))} failed:\n{(answer.stdout + answer.stderr).strip()}")
     return answer.stdout

@@ -1,0 +1,207 @@
+"""The second repository: a copy of the first one and of the daily copies, on another host, which has no key to it.
+
+A copy can be restored from at any moment: it lists a backup (backup.info) after all that belongs to the backup is
+there. What was removed here is removed there last, and kept apart there for some days. The log is sent before anything
+else, and while a backup is being sent. molam-backup-second.service runs this, one time after the other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .system import RestoreError, run, say
+
+REPOSITORY = Path("/var/lib/pgbackrest")
+COPIES = Path("/var/lib/molam-backup")
+SETTINGS = Path("/etc/molam-backup/second")
+STATE = COPIES / "second" / "sent.json"
+# The copy, before it takes the repository's place.
+FETCHED = REPOSITORY.with_name("pgbackrest.fetched")
+
+# Which repository this is: made with it, and gone with it. An empty one of a new host never takes a copy's place.
+IDENTITY = "molam-id"
+# What lists the backups.
+INFO = ("backup.info", "backup.info.copy")
+# What pgBackRest has not finished.
+UNFINISHED = "--exclude=*.pgbackrest.tmp"
+WHOLE_SECONDS = 3600
+LOG_SECONDS = 5
+# Files that are older than what was sent last, for a clock that was set back a little.
+SLACK_SECONDS = 60
+# rsync's status where a file went away meanwhile.
+VANISHED = 24
+# The exit status where it did not get there; the next run tries again (sysexits.h: EX_TEMPFAIL).
+AGAIN = 75
+
+
+def rsync(*arguments: str | Path) -> list[str | Path]:
+    """Return a command that copies; `second:` is the place on the other host."""
+    key = Path(os.environ.get("CREDENTIALS_DIRECTORY", SETTINGS), "key")
+    ssh = f"ssh -F {SETTINGS}/ssh_config -i {key}"
+    return ["rsync", f"--rsh={ssh}", "--recursive", "--links", "--times", "--timeout=60", *arguments]
+
+
+def identity(folder: Path) -> str:
+    """Return which repository a folder has; nothing where that is not known."""
+    path = folder / IDENTITY
+    return path.read_text().strip() if path.exists() else ""
+
+
+def same() -> None:
+    """Check that the copy is of this host's repository; raise RestoreError where it is another one's.
+
+    Where there is no copy yet, this repository is from now on the one that is copied.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run(*rsync(f"--include=/{IDENTITY}", "--exclude=*", "second:./", f"{folder}/"))
+        there = identity(Path(folder))
+    if not identity(REPOSITORY):
+        (REPOSITORY / IDENTITY).write_text(f"{uuid.uuid4()}\n")
+    if not there:
+        run(*rsync(REPOSITORY / IDENTITY, "second:./"))
+    elif there != identity(REPOSITORY):
+        raise RestoreError(
+            f"the second repository has the copy of another repository ({there}), which is not overwritten; nothing "
+            "was copied. Is this a new host in place of a lost one? molam-restore --repository 2. Is the copy needed "
+            "no more? docs/backups.md, 'A second repository'"
+        )
+
+
+def new_log(since: float) -> list[str]:
+    """Return what the archive got since then, by its place in the repository."""
+    archive = REPOSITORY / "archive"
+    folders = [folder for depth in ("*", "*/*", "*/*/*") for folder in archive.glob(depth) if folder.is_dir()]
+    young = [folder for folder in folders if folder.stat().st_mtime >= since - SLACK_SECONDS]
+    files = [file for folder in young for file in folder.iterdir() if file.is_file()]
+    return sorted(str(file.relative_to(REPOSITORY)) for file in files if file.stat().st_mtime >= since - SLACK_SECONDS)
+
+
+def send_log(since: float) -> None:
+    """Send what the archive got since then, oldest first."""
+    with tempfile.NamedTemporaryFile("w") as names:
+        names.write("\n".join(new_log(since)))
+        names.flush()
+        listed = f"--files-from={names.name}"
+        run(*rsync(listed, "--ignore-missing-args", UNFINISHED, REPOSITORY, "second:./"))
+
+
+@contextmanager
+def listed() -> Iterator[Path]:
+    """Lend the list of backups as it is now, which may go on to change."""
+    with tempfile.TemporaryDirectory() as name:
+        for file in INFO:
+            source = REPOSITORY / "backup" / "molam" / file
+            if source.exists():
+                shutil.copy2(source, name)
+        yield Path(name)
+
+
+def changed() -> float:
+    """Return when the list of backups changed last; 0 where there is none."""
+    path = REPOSITORY / "backup" / "molam" / INFO[0]
+    return path.stat().st_mtime if path.exists() else 0
+
+
+def send_all(since: float) -> bool:
+    """Send everything, and the log meanwhile; remove what is here no more. Return whether it is complete."""
+    sources = [f"{REPOSITORY}/./archive", f"{REPOSITORY}/./backup", f"{COPIES}/./database", f"{COPIES}/./host"]
+    everything = ["--relative", "--ignore-missing-args", UNFINISHED, "--exclude=.new"]
+    with listed() as infos:
+        before = changed()
+        lists = [f"--exclude=/backup/molam/{file}" for file in INFO]
+        sending = subprocess.Popen(rsync(*everything, *lists, *sources, "second:./"))  # noqa: S603  ours
+        try:
+            while sending.poll() is None:
+                began = time.time()
+                time.sleep(LOG_SECONDS)
+                send_log(since)
+                since = began
+                done(since)
+        finally:
+            sending.terminate()
+        if sending.wait() == VANISHED:
+            return False
+        if sending.returncode:
+            raise RestoreError("the second repository did not take everything: rsync says above why")
+        if before:
+            run(*rsync(f"{infos}/", "second:./backup/molam/"))
+    # An expiry that has begun meanwhile takes its files away before the copy knows of it.
+    if changed() != before:
+        return False
+    removed = f"--backup-dir=removed/{time.strftime('%Y-%m-%d')}"
+    only_remove = ["--existing", "--ignore-existing", "--delete", "--backup", removed]
+    run(*rsync(*everything, *only_remove, *sources, "second:./"))
+    return True
+
+
+def sent() -> dict[str, float]:
+    """Return until when all of the log was sent, and when everything was and with which list of backups."""
+    state: dict[str, float] = json.loads(STATE.read_text()) if STATE.exists() else {"log": 0, "whole": 0, "list": 0}
+    return state
+
+
+def done(log: float, **more: float) -> None:
+    """Keep until when what is here is there too."""
+    new = STATE.with_suffix(".new")
+    new.write_text(json.dumps(sent() | {"log": log} | more) + "\n")
+    new.replace(STATE)
+
+
+def copy() -> None:
+    """Send what is new."""
+    began, last, backups = time.time(), sent(), changed()
+    same()
+    send_log(last["log"])
+    done(began)
+    if (backups != last["list"] or began - last["whole"] > WHOLE_SECONDS) and send_all(began):
+        done(sent()["log"], whole=began, list=backups)
+
+
+def fetch(into: Path, *only: str) -> None:
+    """Fetch the copy, or only what these filters let through, into a folder that PostgreSQL's user may read."""
+    into.mkdir(mode=0o750, exist_ok=True)
+    shutil.chown(into, "postgres", "postgres")
+    own = ["--owner", "--group", "--chown=postgres:postgres"]
+    run(*rsync(*own, "--delete", "--exclude=/removed", *only, "second:./", f"{into}/"))
+    if not identity(into):
+        raise RestoreError("the second repository has no copy of this host's yet; nothing was changed")
+
+
+def lists(into: Path) -> None:
+    """Fetch what tells which backups the copy has."""
+    fetch(into, "--include=*/", "--include=*.info", "--include=*.info.copy", f"--include=/{IDENTITY}", "--exclude=*")
+
+
+def put_in_place() -> None:
+    """Let the fetched copy be this host's repository, and its daily copies this host's."""
+    if REPOSITORY.exists():
+        aside = REPOSITORY.with_name(f"{REPOSITORY.name}.before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+        say(f"the repository that was here is in {aside}")
+        REPOSITORY.rename(aside)
+    for file in [*FETCHED.glob("database/*"), *FETCHED.glob("host/*")]:
+        kept = COPIES / file.relative_to(FETCHED)
+        kept.parent.mkdir(exist_ok=True)
+        shutil.move(file, kept)
+        shutil.chown(kept, "postgres", "postgres")
+    FETCHED.rename(REPOSITORY)
+
+
+def main() -> int:
+    """Send what is new, and say what is wrong."""
+    os.umask(0o027)
+    try:
+        copy()
+    except (RestoreError, OSError) as error:
+        print(f"molam-backup-second: {error}", file=sys.stderr)
+        return AGAIN
+    return 0

@@ -1,0 +1,223 @@
+"""A second repository follows the first, gives nothing away, says what is wrong, and brings a lost host back."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from testinfra.host import Host
+
+from tests.host.conftest import Site, new_event
+from tests.host.load import load, stored
+from tests.host.playbooks import ROOT, play
+from tests.host.test_backup import archive, measured
+
+from .conftest import reached
+
+COPY = "/var/lib/molam-repository/second"
+SETTINGS = "/etc/molam-backup/second"
+# Where the lost host's name leads to then.
+SPARE, MOVED = "10.89.77.83", f"--inventory={ROOT / 'molecule' / 'second_repository' / 'lost'}"
+# What was acknowledged so long before the host was lost is in the copy.
+AT_MOST_SECONDS = 60
+
+
+def copy_now(host: Host) -> str:
+    """Have it copied now; return what is said where that fails."""
+    # The timer may have it running.
+    host.check_output("while systemctl is-active --quiet molam-backup-second; do sleep 0.2; done; sleep 0.1")
+    host.check_output("systemctl start molam-backup-second")
+    if host.check_output("systemctl show --property=ExecMainStatus --value molam-backup-second") == "0":
+        return ""
+    return str(host.check_output("journalctl --unit=molam-backup-second --lines=30 --output=cat --no-pager"))
+
+
+@contextmanager
+def instead(host: Host, path: str, command: str) -> Iterator[None]:
+    """Change a file by a command, with the timer held, and put it back in the end."""
+    host.check_output(f"cp --archive {path} /root/kept && {command}")
+    try:
+        yield
+    finally:
+        host.check_output(f"cp --archive /root/kept {path} && rm /root/kept")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _backed_up(host: Host) -> None:
+    """Wait for the backup that began when the host was made."""
+    wait = "while systemctl list-jobs 'molam-backup*' | grep -q molam; do sleep 0.5; done"
+    host.check_output(f'timeout 120 sh -c "{wait}"')
+
+
+def test_it_follows(host: Host, repository: Host, site: Site) -> None:
+    assert site.send(new_event()).status_code == 200
+    segment = archive(host)
+    assert copy_now(host) == ""
+    assert repository.run(f"find {COPY}/archive -name '{segment}-*'").stdout.strip()
+    found = measured(host)
+    assert 0 <= found["molam_second_repository_age_seconds"] < AT_MOST_SECONDS
+    assert found["molam_backup_repository_bytes"] > 1_000_000
+    assert host.service("molam-backup-second.timer").is_enabled
+    listed = [json.loads(host.check_output(f"molam-restore --list --repository {number}")) for number in (1, 2)]
+    assert listed[0] == listed[1] != []
+
+
+def test_what_is_removed_is_kept_apart(host: Host, repository: Host) -> None:
+    """And a backup is listed when all of it is there."""
+    host.check_output("systemctl start molam-backup-repository molam-backup-database")
+    gone = host.check_output("ls -t /var/lib/molam-backup/database | tail -n 1")
+    assert copy_now(host) == ""
+    assert repository.file(f"{COPY}/database/{gone}").exists
+    host.check_output(f"rm /var/lib/molam-backup/database/{gone}")
+    host.check_output("systemctl start molam-backup-repository")
+    assert copy_now(host) == ""
+    assert not repository.file(f"{COPY}/database/{gone}").exists
+    assert repository.run(f"ls {COPY}/removed/*/database/{gone}").rc == 0
+    newest = json.loads(host.check_output("molam-restore --list --repository 2"))[-1]["label"]
+    here = host.check_output(f"cd /var/lib/pgbackrest/backup/molam/{newest} && find . -type f | sort")
+    there = repository.check_output(f"cd {COPY}/backup/molam/{newest} && find . -type f | sort")
+    assert there == here
+
+
+def test_the_other_host_cannot_read_it(host: Host, repository: Host, site: Site) -> None:
+    event = new_event()
+    assert site.send(event).status_code == 200
+    archive(host)
+    assert copy_now(host) == ""
+    assert repository.run(f"grep -rlaE '{event['id']}|molam_webhook|CREATE TABLE' {COPY}").stdout == ""
+    key = host.check_output("systemd-creds decrypt --name=backup_key /etc/molam-backup/backup_key.cred -")
+    search = f"grep -rlaF '{key}' /etc /var/lib/molam-repository /root"
+    assert repository.run(search).stdout == ""
+
+
+def test_who_copies_can_do_nothing_else(host: Host) -> None:
+    ssh = f"ssh -F {SETTINGS}/ssh_config -i {SETTINGS}/key"
+    assert host.run(f"{ssh} second id").rc != 0
+    assert "uid=" not in host.run(f"{ssh} second 'rsync; id'").stdout
+    assert host.run(f"! {ssh} -W 127.0.0.1:22 second </dev/null").rc == 0
+    escape = f"rsync --rsh='{ssh}' --recursive second:../ /root/escaped"
+    host.run(escape)
+    host.run(f"rsync --rsh='{ssh}' second:/etc/passwd /root/escaped/")
+    assert host.run("find /root/escaped -name passwd -o -name second").stdout == ""
+
+
+def test_it_is_closed_in(host: Host, repository: Host) -> None:
+    for where, unit in ((host, "molam-backup-second"), (repository, "molam-repository")):
+        said = where.check_output(f"systemd-analyze security --no-pager {unit}.service | tail -n 1")
+        assert float(re.findall(r"\d+\.\d+", said)[-1]) <= 2.0, said
+    assert repository.check_output("ps -C sshd -o user= -o args= | grep molam-repository").startswith("molam_r")
+
+
+def test_another_host_key_is_not_believed(host: Host) -> None:
+    stranger = "ssh-keygen -q -t ed25519 -N '' -f /root/stranger && "
+    stranger += f"echo molam-second-repository $(cut -d' ' -f1,2 /root/stranger.pub) > {SETTINGS}/known_hosts"
+    with instead(host, f"{SETTINGS}/known_hosts", stranger):
+        assert "Host key verification failed" in copy_now(host)
+    host.check_output("rm /root/stranger*")
+    assert copy_now(host) == ""
+
+
+def test_anothers_copy_is_not_overwritten(host: Host, repository: Host) -> None:
+    with instead(repository, f"{COPY}/molam-id", f"echo another > {COPY}/molam-id"):
+        said = copy_now(host)
+        assert "the copy of another repository (another), which is not overwritten" in said
+        assert "molam-restore --repository 2" in said
+    assert copy_now(host) == ""
+
+
+def test_with_another_key_nothing_is_restored(host: Host) -> None:
+    path = "/etc/molam-backup/pgbackrest.conf.cred"
+    other = "printf '[global]\\nrepo1-cipher-pass=another-key-that-nobody-guesses\\n' | "
+    other += f"systemd-creds encrypt --name=pgbackrest.conf - {path}"
+    with instead(host, path, f"rm {path} && {other}"):
+        told = host.run("molam-restore --list --repository 2")
+    assert told.rc == 1
+    assert "encrypted with another key than this host's backup_key" in told.stderr
+
+
+def test_without_the_other_host_events_are_taken_and_it_is_told(host: Host, repository: Host, site: Site) -> None:
+    repository.check_output("systemctl stop molam-repository")
+    try:
+        assert "Connection refused" in copy_now(host)
+        assert site.send(new_event()).status_code == 200
+        host.check_output("systemctl stop molam-backup-second.timer")
+        sent = "/var/lib/molam-backup/second/sent.json"
+        host.check_output(f"jq -c '.log -= 400' {sent} > /run/sent.json && cat /run/sent.json > {sent}")
+        measured(host)
+        told = host.run("molam-check")
+    finally:
+        repository.check_output("systemctl start molam-repository")
+        host.check_output("systemctl start molam-backup-second.timer")
+    assert told.rc == 1
+    assert "molam_second_repository_age_seconds is 4" in told.stdout
+    assert copy_now(host) == ""
+    assert measured(host)["molam_second_repository_age_seconds"] < AT_MOST_SECONDS
+
+
+@contextmanager
+def lost(site: Site) -> Iterator[tuple[list[str], list[str]]]:
+    """Take the host away under load; yields what was acknowledged in time, and all that was acknowledged."""
+    marks = []
+    with load(site, senders=2, pause_seconds=0.1) as answers:
+        for _ in range(AT_MOST_SECONDS + 15):
+            marks.append((time.monotonic(), len(answers)))
+            time.sleep(1)
+        end = time.monotonic()
+        subprocess.run([ROOT / "scripts" / "podman", "kill", "molam-second"], check=True, capture_output=True)
+    subprocess.run([ROOT / "scripts" / "podman", "rm", "--force", "molam-second"], check=True, capture_output=True)
+    in_time = max(count for at, count in marks if at <= end - AT_MOST_SECONDS)
+    taken = [event_id for event_id, status in answers if status == 200]
+    yield [event_id for event_id, status in answers[:in_time] if status == 200], taken
+
+
+def test_a_lost_host_is_brought_back_on_another(request: pytest.FixtureRequest, host: Host, site: Site) -> None:
+    with lost(site) as (in_time, taken):
+        assert len(in_time) > 10
+    answer = play(request, host, "site.yml", MOVED)
+    assert answer.returncode == 0, answer.stdout[-3000:]
+    spare, there = reached(SPARE), replace(site, address=SPARE)
+    assert "which is not overwritten" in copy_now(spare)
+
+    answer = play(request, host, "playbooks/restore.yml", MOVED, "--extra-vars=confirm=second repository=2")
+    assert answer.returncode == 0, answer.stdout[-3000:]
+    assert re.search(r"recovered up to +20\d\d-", answer.stdout)
+    assert stored(spare, in_time)[0] == len(in_time)
+
+    # What the sender says that was answered 200, as docs/runbooks/host-lost.md has it.
+    lines = "\n".join(taken)
+    now = datetime.now(UTC).isoformat()
+    receipts = f"jq -Rc '{{event_id: ., time: \"{now}\", status: 200}}'"
+    told = spare.run(f"{receipts} <<'END' | molam-webhook events reconcile --ids -\n{lines}\nEND")
+    missing = told.stdout.split()
+    assert set(missing) <= set(taken) - set(in_time)
+    assert stored(spare, taken)[0] == len(taken) - len(missing)
+    for event_id in taken:
+        event = new_event() | {"id": event_id}
+        if event_id in missing:
+            assert there.send(event).json()["status"] == "accepted"
+    assert stored(spare, taken)[0] == len(taken)
+
+    # The host's own files of before, as docs/runbooks/host-lost.md has it.
+    kept = spare.check_output("ls /var/lib/molam-backup/host/*.gpg | head -n 1")
+    spare.check_output("systemd-creds decrypt --name=backup_key /etc/molam-backup/backup_key.cred /root/key")
+    read = "gpg --batch --pinentry-mode loopback --passphrase-file /root/key --decrypt"
+    spare.check_output(
+        f"{read} {kept} | tar --extract --directory=/root var/lib/molam-webhook/ledger.jsonl; rm /root/key"
+    )
+    assert spare.file("/root/var/lib/molam-webhook/ledger.jsonl").size > 0
+
+    # The copy goes on, from here.
+    assert copy_now(spare) == ""
+    assert measured(spare)["molam_second_repository_age_seconds"] < AT_MOST_SECONDS
+    again = play(request, host, "site.yml", MOVED, "--limit=second,repository", "--check", "--diff")
+    assert re.findall(r"(second|repository) +: ok=\d+ +changed=(\d+)", again.stdout) == [
+        ("repository", "0"),
+        ("second", "0"),
+    ], again.stdout[-3000:]
