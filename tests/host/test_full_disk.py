@@ -28,21 +28,30 @@ ENOUGH = 5
 # systemd's own limit is 5 tries in 10 s, which a slow machine does not reach.
 TRIES = 6
 
-# A file system of its own, with what was there and so many MiB more.
+# A file system of its own, with what was there, half as much again and so many MiB more: enough for the check, which
+# would tell of it otherwise before it is full.
 SMALL = """
 set -eu
 mkdir -p /run/molam-small
-mount -t tmpfs -o size=$(($(du -sm {path} | cut -f1) + {room}))m small /run/molam-small
+mount -t tmpfs -o size=$(($(du -sm {path} | cut -f1) * 3 / 2 + {room}))m small /run/molam-small
 cp -a {path}/. /run/molam-small/
 mount --bind /run/molam-small {path}
 umount /run/molam-small
 """
 
 
-def wait_until(condition: Callable[[], object]) -> None:
+def wait_until(what: str, condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + SECONDS
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.2)
+
+
+def wait_until_done(host: Host, taken: list[str]) -> None:
+    """Every event that was acknowledged is stored and acted on, once."""
+    deadline = time.monotonic() + SECONDS
+    while (found := stored(host, taken)) != (len(taken), len(taken)):
+        assert time.monotonic() < deadline, f"of {len(taken)} acknowledged, stored and done are {found}"
         time.sleep(0.2)
 
 
@@ -83,20 +92,21 @@ def test_logs_that_find_no_room_stop_nothing(host: Host, site: Site) -> None:
         host.check_output("timeout 5 logger nobody waits for this")
         host.check_output("systemctl restart nginx")
         began = len(answers)
-        wait_until(lambda: len(answers) >= began + ENOUGH)
+        wait_until("nginx answers", lambda: len(answers) >= began + ENOUGH)
         # Nor does PostgreSQL start only where its log can be written.
         host.check_output(f"systemctl restart {CLUSTER}")
-        wait_until(lambda: [status for _, status in answers[-ENOUGH:]] == [200] * ENOUGH)
+        wait_until("events are taken", lambda: [status for _, status in answers[-ENOUGH:]] == [200] * ENOUGH)
         host.check_output("systemctl reset-failed logrotate; systemctl start logrotate")
     assert {status for _, status in answers} <= {0, 200, 503}
     taken = [event_id for event_id, status in answers if status == 200]
-    wait_until(lambda: stored(host, taken) == (len(taken), len(taken)))
+    wait_until_done(host, taken)
 
     event = new_event()
     assert site.send(event).status_code == 200
-    wait_until(lambda: host.run(f"grep -q {event['id']} {ACCESS}").succeeded)
+    wait_until("nginx logs", lambda: host.run(f"grep -q {event['id']} {ACCESS}").succeeded)
     host.check_output(f"logger {event['id']}")
-    wait_until(lambda: host.check_output(f"journalctl --quiet --output=cat --identifier=root --grep={event['id']}"))
+    said = f"journalctl --quiet --output=cat --identifier=root --grep={event['id']}"
+    wait_until("the journal has it", lambda: host.run(said).stdout)
 
 
 @pytest.mark.usefixtures("small")
@@ -109,21 +119,21 @@ def test_data_that_finds_no_room_is_not_acknowledged(host: Host, site: Site) -> 
         return [event_id for event_id, status in answers if status == 200]
 
     with load(site) as answers:
-        wait_until(lambda: len(taken()) >= ENOUGH)
+        wait_until("events are taken", lambda: len(taken()) >= ENOUGH)
         with filled(host, DATA):
             # Nor is there room for its new pid file where the old one was.
             host.check_output(
                 f"kill -KILL $(head -n 1 {DATA}/*/main/postmaster.pid); "
                 f"for i in $(seq 15); do cat /dev/zero >> {DATA}/ballast.pid 2>/dev/null; sleep 0.1; done; true"
             )
-            wait_until(lambda: int(host.check_output(tries)) >= TRIES)
+            wait_until("PostgreSQL has tried often", lambda: int(host.check_output(tries)) >= TRIES)
             answer = site.send(new_event())
             assert (answer.status_code, answer.headers["Retry-After"].isdigit()) == (503, True)
             assert site.request("GET", "/health").status_code == 503
         again = len(taken())
-        wait_until(lambda: len(taken()) >= again + ENOUGH)
+        wait_until("events are taken again", lambda: len(taken()) >= again + ENOUGH)
     assert {status for _, status in answers} == {200, 503}
-    wait_until(lambda: stored(host, taken()) == (len(taken()), len(taken())))
+    wait_until_done(host, taken())
 
 
 @pytest.mark.usefixtures("small")
