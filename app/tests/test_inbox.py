@@ -12,7 +12,7 @@ from molam_webhook.inbox import INBOX, Delivery, Inbox
 from molam_webhook.outcomes import Outcome
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
-from support import SECRET, Postgres, count, query
+from support import SECRET, Postgres, count, query, setting
 
 pytestmark = [pytest.mark.database, pytest.mark.later_schema]
 
@@ -140,3 +140,12 @@ def test_two_at_once_agree_on_which_body_is_kept(deliver: Deliver, url: str) -> 
     assert kept == bodies[outcomes.index(ACCEPTED)]
     aside = {row[0] for row in query(url, "SELECT payload FROM event_conflicts")}
     assert aside == set(bodies) - {kept}
+
+
+def test_a_duplicate_is_confirmed_where_commits_wait_for_a_standby(deliver: Deliver, url: str) -> None:
+    """What was committed here and not confirmed there is lost with this host: nobody may be told that it is stored."""
+    with setting(url, "synchronous_standby_names", "nobody"):
+        assert deliver([delivery("evt_1")]) == [UNAVAILABLE]
+        assert count(url, "event_ids") == 1
+        assert deliver([delivery("evt_1")]) == [UNAVAILABLE]
+    assert deliver([delivery("evt_1")]) == [DUPLICATE]

@@ -18,7 +18,7 @@ REPORT = "/var/log/lynis-report.dat"
 @pytest.fixture(scope="module")
 def report(host: Host) -> Iterator[list[list[str]]]:
     """Return what Lynis reports: lines of kind, test, text and details."""
-    # A fix that Debian published since the host was made is no fault of it: what brings it each night is to bring it now.
+    # A fix that Debian published since the host was made is no fault of it: what brings it each night brings it now.
     host.check_output("apt-get update --quiet && unattended-upgrade")
     host.check_output("apt-get install --yes --quiet --no-install-recommends lynis 2>&1")
     host.check_output("lynis audit system --quick --quiet --no-colors")

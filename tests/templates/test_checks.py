@@ -384,6 +384,11 @@ FAULTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         {"backup_repository_address": "198.18.7.8", "groups": {}},
         ["backup_repository wants", "one host in this group", "hosts.yml"],
     ),
+    "synchronous copy with no second repository": (
+        "backup",
+        {"backup_synchronous": True},
+        ["backup_synchronous", "backup_repository_address"],
+    ),
     "second repository for nobody": (
         "backup_repository",
         {"groups": {"backup_repository": ["host"]}},

@@ -85,7 +85,8 @@ def options(found: list[Backup], to: datetime | None, label: str | None) -> list
 
 def asking(data: Path, asks_with: Path) -> str:
     """Return the command with which PostgreSQL asks for the log, with the key in the folder `asks_with`."""
-    return f'pgbackrest --config-include-path={asks_with} {STANZA} --pg1-path={data} archive-get %f "%p"'
+    archive = f'pgbackrest --config-include-path={asks_with} {STANZA} --pg1-path={data} archive-get %f "%p"'
+    return f'{archive} || /usr/local/lib/molam-backup/streamed %f "%p"'
 
 
 def restore(key: Path, data: Path, asks_with: Path, *more: str) -> None:

@@ -161,6 +161,7 @@ def verify(here: Cluster, database: str) -> dict[str, Any]:
     """Read all of it, let the receiver serve, and back up what is there now; return what was found."""
     say("read every table and index")
     report = recovery.check(here.programs, database)
+    second.settle()
     if ACTIVE.is_symlink():
         say("start the receiver and try it")
         serve()
@@ -193,6 +194,8 @@ def restore(here: Cluster, arguments: argparse.Namespace) -> dict[str, Any]:
             if not options and not arguments.although_incomplete:
                 recovery.complete(last)
             report = verify(here, arguments.database)
+    # The log as the other host took it: from here it is in the archive.
+    shutil.rmtree(second.REPOSITORY / "log", ignore_errors=True)
     return report | {"recovered_to": recovered_to, "aside": os.fspath(aside) if aside else None}
 
 

@@ -3,10 +3,14 @@
 A copy can be restored from at any moment: it lists a backup (backup.info) after all that belongs to the backup is
 there. What was removed here is removed there last, and kept apart there for some days. The log is sent before anything
 else, and while a backup is being sent. molam-backup-second.service runs this, one time after the other.
+
+Where it is to be synchronous, molam-backup-stream.service sends the log besides, while it is written, and commits wait
+for that from the moment on when the other host has everything that came before.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -19,12 +23,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .system import RestoreError, run, say
+from .system import RestoreError, archived, run, say, sql
 
 REPOSITORY = Path("/var/lib/pgbackrest")
 COPIES = Path("/var/lib/molam-backup")
+# Which events were answered 200, in nginx's own words: an hour a file.
+RECEIPTS = Path("/var/log/nginx/receipts")
 SETTINGS = Path("/etc/molam-backup/second")
 STATE = COPIES / "second" / "sent.json"
+# There is this file where commits are to wait for the other host, which takes the log under this name.
+SYNCHRONOUS, STANDBY = SETTINGS / "synchronous", "molam_repository"
+STREAMING = """
+SELECT count(*) FROM pg_stat_replication WHERE application_name = 'molam_repository' AND state = 'streaming'
+"""
+STREAM = "molam-backup-stream.service"
+STREAM_SECONDS = 30
 # The copy, before it takes the repository's place.
 FETCHED = REPOSITORY.with_name("pgbackrest.fetched")
 
@@ -87,12 +100,14 @@ def new_log(since: float) -> list[str]:
 
 
 def send_log(since: float) -> None:
-    """Send what the archive got since then, oldest first."""
+    """Send what the archive got since then, oldest first, and which events were answered 200."""
     with tempfile.NamedTemporaryFile("w") as names:
         names.write("\n".join(new_log(since)))
         names.flush()
         listed = f"--files-from={names.name}"
         run(*rsync(listed, "--ignore-missing-args", UNFINISHED, REPOSITORY, "second:./"))
+    if RECEIPTS.exists():
+        run(*rsync("--append", f"{RECEIPTS}/", "second:receipts/"))
 
 
 @contextmanager
@@ -167,12 +182,57 @@ def copy() -> None:
         done(sent()["log"], whole=began, list=backups)
 
 
+def waited_for() -> bool:
+    """Whether commits wait for the other host."""
+    return sql("SHOW synchronous_standby_names") == STANDBY
+
+
+def synchronous() -> None:
+    """Let commits wait for the other host, where that is wanted and it has all that came before."""
+    if not SYNCHRONOUS.exists() or waited_for() or not sent()["list"] or sql(STREAMING) == "0":
+        return
+    archived()
+    send_log(sent()["log"])
+    sql(f"ALTER SYSTEM SET synchronous_standby_names = {STANDBY}")
+    sql("SELECT pg_reload_conf()")
+    say("from here a commit waits until the second repository's host has it")
+
+
+def not_synchronous() -> None:
+    """Let commits wait for no other host, from now on."""
+    sql("ALTER SYSTEM RESET synchronous_standby_names")
+    sql("SELECT pg_reload_conf()")
+    run("systemctl", "disable", "--now", "--quiet", STREAM)
+    sql("DROP ROLE IF EXISTS molam_stream")
+    SYNCHRONOUS.unlink(missing_ok=True)
+
+
+def settle() -> None:
+    """Let a server that was restored wait for the other host only where this one wants that, and until that is there.
+
+    Raises RestoreError where the other host does not come.
+    """
+    if not waited_for():
+        return
+    if not SYNCHRONOUS.exists():
+        not_synchronous()
+        return
+    end = time.monotonic() + STREAM_SECONDS
+    while sql(STREAMING) == "0":
+        if time.monotonic() > end:
+            raise RestoreError(
+                "commits wait for the second repository's host (backup_synchronous), and it does not take the log: "
+                f"journalctl -u {STREAM} -n 20. To serve without it: molam-backup-second --not-synchronous"
+            )
+        time.sleep(0.5)
+
+
 def fetch(into: Path, *only: str) -> None:
     """Fetch the copy, or only what these filters let through, into a folder that PostgreSQL's user may read."""
     into.mkdir(mode=0o750, exist_ok=True)
     shutil.chown(into, "postgres", "postgres")
     own = ["--owner", "--group", "--chown=postgres:postgres"]
-    run(*rsync(*own, "--delete", "--exclude=/removed", *only, "second:./", f"{into}/"))
+    run(*rsync(*own, "--delete", "--exclude=/removed", "--exclude=/log/lock", *only, "second:./", f"{into}/"))
     if not identity(into):
         raise RestoreError("the second repository has no copy of this host's yet; nothing was changed")
 
@@ -188,7 +248,7 @@ def put_in_place() -> None:
         aside = REPOSITORY.with_name(f"{REPOSITORY.name}.before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
         say(f"the repository that was here is in {aside}")
         REPOSITORY.rename(aside)
-    for file in [*FETCHED.glob("database/*"), *FETCHED.glob("host/*")]:
+    for file in [file for what in ("database", "host", "receipts") for file in FETCHED.glob(f"{what}/*")]:
         kept = COPIES / file.relative_to(FETCHED)
         kept.parent.mkdir(exist_ok=True)
         shutil.move(file, kept)
@@ -198,10 +258,19 @@ def put_in_place() -> None:
 
 def main() -> int:
     """Send what is new, and say what is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="molam-backup-second", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--not-synchronous", action="store_true", help="let commits wait for no other host any more")
+    arguments = parser.parse_args()
     os.umask(0o027)
     try:
-        copy()
+        if arguments.not_synchronous:
+            not_synchronous()
+        else:
+            copy()
+            synchronous()
     except (RestoreError, OSError) as error:
         print(f"molam-backup-second: {error}", file=sys.stderr)
-        return AGAIN
+        return 1 if arguments.not_synchronous else AGAIN
     return 0

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from pwd import getpwnam
 from typing import NamedTuple
 
 POSTGRES = "postgres"
+ARCHIVE_SECONDS = 60
+
+# What is done here follows from what is there: it need not wait for another host, which may be away.
+os.environ["PGOPTIONS"] = "-c synchronous_commit=local"
 
 
 class RestoreError(Exception):
@@ -56,6 +61,15 @@ def sql(statement: str, database: str = POSTGRES, server: Path | None = None) ->
     """Return what a statement gives, of one row and column; of the host's own server, or the one with these sockets."""
     where = [f"--host={server}"] if server else []
     return run("psql", "--no-psqlrc", "-qAt", *where, f"--command={statement}", database, user=POSTGRES).strip()
+
+
+def archived() -> None:
+    """Have what was committed archived, and wait for it; raise RestoreError where the archive does not take it."""
+    segment, end = sql("SELECT pg_walfile_name(pg_switch_wal())"), time.monotonic() + ARCHIVE_SECONDS
+    while sql("SELECT last_archived_wal FROM pg_stat_archiver") < segment:
+        if time.monotonic() > end:
+            raise RestoreError(f"the archive did not take segment {segment} within {ARCHIVE_SECONDS} s")
+        time.sleep(0.2)
 
 
 def say(text: str) -> None:
