@@ -51,6 +51,16 @@ def test_comes_back_when_it_is_killed(host: Host, site: Site, what: str) -> None
     wait_until(lambda: stored(host, taken()) == (len(taken()), len(taken())))
 
 
+def test_postgresql_comes_back_when_it_is_killed_while_it_starts(host: Host, site: Site) -> None:
+    with load(site) as answers:
+        again_and_again = "systemctl kill --signal=KILL 'postgresql@*'; sleep 0.$((n % 9 + 1))"
+        host.check_output(f"for n in $(seq 20); do {again_and_again}; done")
+        before = len(answers)
+        wait_until(lambda: [status for _, status in answers[before:]].count(200) >= ENOUGH)
+    taken = [event_id for event_id, status in answers if status == 200]
+    wait_until(lambda: stored(host, taken) == (len(taken), len(taken)))
+
+
 @pytest.mark.debian("13")
 def test_what_stands_still_is_ended_and_comes_back(host: Host, site: Site) -> None:
     """Receiver and worker both, at once: each has 30 s to say that it is well."""
