@@ -1,6 +1,6 @@
 # Thin names for the scripts. `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help up down status setup lock lint format test test-fast molecule bench-provision bench-app bench-release release
+.PHONY: help up down status setup lock lint format test test-fast molecule bench-provision bench-app bench-release bench-recovery release
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -37,6 +37,9 @@ bench-provision: ## Seconds from a bare host to its first webhook, and of a run 
 
 bench-release: ## Seconds of a deploy and a rollback, under load
 	@.venv/bin/python -m tests.release.bench
+
+bench-recovery: ## Seconds of a restore, what a backup costs those who send, and what a killed database loses
+	@.venv/bin/python -m tests.recovery.bench
 
 bench-app: ## Events a second of the receiver, beside the guide's own stack, nginx alone and PostgreSQL alone
 	@scripts/bench-app
