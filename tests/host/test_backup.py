@@ -13,7 +13,7 @@ from testinfra.host import Host
 
 from .conftest import Site, new_event
 from .load import load, stored
-from .playbooks import play
+from .playbooks import ROOT, play
 
 DATABASE = "/var/lib/postgresql"
 
@@ -254,3 +254,29 @@ def test_another_key_is_refused_where_there_are_backups(request: pytest.FixtureR
     assert answer.returncode == 2
     assert "Nothing was changed" in answer.stdout
     assert "docs/backups.md" in answer.stdout
+
+
+@pytest.fixture
+def key(host: Host) -> Iterator[str]:
+    """Return a file with the key, and a database beside the one that serves."""
+    path = "/root/key"
+    host.check_output(f"systemd-creds decrypt --name=backup_key /etc/molam-backup/backup_key.cred {path}")
+    host.check_output("runuser -u postgres -- createdb --template=template0 --locale=C.UTF-8 scratch")
+    yield path
+    host.check_output(f"rm {path}; runuser -u postgres -- dropdb --force scratch")
+
+
+@pytest.mark.intrusive
+def test_the_daily_dump_needs_nothing_of_ours(host: Host, site: Site, key: str) -> None:
+    """By the command of docs/runbooks/restore.md."""
+    event = new_event()
+    assert site.send(event).status_code == 200
+    host.check_output("systemctl start molam-backup-database")
+    (command,) = re.findall(r"^    (gpg .*)$", (ROOT / "docs/runbooks/restore.md").read_text(), re.MULTILINE)
+    command = command.replace("FILE.dump.gpg", newest(host, "database")).replace("=molam_webhook", "=scratch")
+    assert host.run(command).rc == 0
+    count = "SELECT count(*) FROM webhook_deliveries JOIN event_ids USING (event_id) WHERE "
+    assert sql(host, f"{count} event_id = '{event['id']}'", "scratch") == "1"
+    assert sql(host, f"{count} true", "scratch") == sql(host, f"{count} true")
+    host.check_output(f"printf another > {key}")
+    assert "Bad session key" in host.run(command).stderr

@@ -33,7 +33,8 @@ changed = [name for name, text in wanted.items() if present(name) != text]
 if changed and (REPOSITORY / "backup").exists():
     sys.exit(
         f"Nothing was changed. {REPOSITORY} is encrypted with another key, or this host's credentials were lost, and a "
-        "repository keeps its key. Put that key back into the inventory. To begin anew with this one: docs/backups.md."
+        "repository keeps its key. Put that key back into the inventory. To begin anew with this one: "
+        "playbooks/rotate_backup_key.yml, docs/backups.md."
     )
 if changed and sys.argv[1:] != ["check"]:
     os.umask(0o022)
