@@ -101,7 +101,12 @@ def killed(site: Site) -> tuple[int, int]:
 def measure(sizes: list[int]) -> dict[str, Any]:
     """Return the figures; those of a size by its number of events."""
     env = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
-    site_yml: list[str | Path] = [BIN / "ansible-playbook", f"--inventory={INVENTORY}", f"--limit=localhost,{HOST}", ROOT / "site.yml"]
+    site_yml: list[str | Path] = [
+        BIN / "ansible-playbook",
+        f"--inventory={INVENTORY}",
+        f"--limit=localhost,{HOST}",
+        ROOT / "site.yml",
+    ]
     timed("bare host to the first release", lambda: subprocess.run(site_yml, env=env, check=True, capture_output=True))
     on_host("while systemctl list-jobs 'molam-backup*' | grep -q molam; do sleep 0.5; done")
     secret = (STATE / "secrets" / f"{HOST}.webhook_secret").read_text()

@@ -86,7 +86,7 @@ def options(found: list[Backup], to: datetime | None, label: str | None) -> list
 def asking(data: Path, asks_with: Path) -> str:
     """Return the command with which PostgreSQL asks for the log, with the key in the folder `asks_with`."""
     archive = f'pgbackrest --config-include-path={asks_with} {STANZA} --pg1-path={data} archive-get %f "%p"'
-    return f'{archive} || /usr/local/lib/molam-backup/streamed %f "%p"'
+    return f'{archive} || /usr/local/sbin/molam-backup-streamed %f "%p"'
 
 
 def restore(key: Path, data: Path, asks_with: Path, *more: str) -> None:
