@@ -1,6 +1,6 @@
 # Thin names for the scripts. `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help up down status setup lock lint format test test-fast molecule bench-provision bench-app bench-release bench-recovery release
+.PHONY: help up down status setup lock lint format test test-fast molecule verify bench-provision bench-app bench-release bench-recovery release
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -31,6 +31,9 @@ format: ## Let ruff write the Python files its way
 
 molecule: ## The playbooks on real systemd hosts alone
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" molecule test --no-command-borders
+
+verify: ## The security checklist on the hosts of an inventory, as a report; safe while they serve (INVENTORY=production)
+	@scripts/verify --inventory=$(or $(INVENTORY),demo)
 
 bench-provision: ## Seconds from a bare host to its first webhook, and of a run that changes nothing
 	@.venv/bin/python scripts/bench-provision

@@ -104,6 +104,7 @@ def test_keys_are_listed_without_their_secrets() -> None:
         assert secret not in shown.stdout + json.dumps(rows)
 
 
+@pytest.mark.checklist("KEY-3")
 def test_keys_have_an_age_where_it_was_written_down(tmp_path: Path) -> None:
     keyring = {"v1": {"secret": SECRET, "state": "active"}, "v2": {"secret": SECRET[::-1], "state": "active"}}
     made = datetime.now(UTC).date() - timedelta(days=100)
@@ -120,6 +121,7 @@ def test_keys_have_an_age_where_it_was_written_down(tmp_path: Path) -> None:
     assert {row["age_days"] for row in json.loads(run_cli("keys", "list", "--json", env=env).stdout)} == {None}
 
 
+@pytest.mark.checklist("APP-3")
 def test_what_strangers_sent_does_not_steer_the_terminal() -> None:
     assert safe("a\x1b[2J\nb\u202ec\x9b1m") == "a\\x1b[2J\\nb\\u202ec\\x9b1m"
     assert safe("Dakar, é, 支付") == "Dakar, é, 支付"

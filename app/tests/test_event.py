@@ -18,6 +18,7 @@ def test_an_event_is_read() -> None:
     assert event.parse(body) == Event("evt_1", "payment.succeeded", created, {"id": "pi_1"})
 
 
+@pytest.mark.checklist("APP-1")
 @pytest.mark.parametrize(
     "body",
     [
@@ -41,6 +42,7 @@ def test_not_strict_json(body: bytes) -> None:
     assert event.parse(body) is Outcome.INVALID_JSON
 
 
+@pytest.mark.checklist("APP-1")
 @pytest.mark.parametrize(
     "body",
     [

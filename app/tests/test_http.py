@@ -28,6 +28,7 @@ def credentials(directory: Path, keyring: dict[str, dict[str, str]]) -> dict[str
     return {"CREDENTIALS_DIRECTORY": str(directory), "MOLAM_ENVIRONMENT": "demo"}
 
 
+@pytest.mark.checklist("HOOK-4")
 @pytest.mark.parametrize("server", ["own", "granian"])
 def test_an_event_is_accepted_once_and_then_known(serve: Serve, url: str, server: str) -> None:
     service = serve(server)
@@ -77,6 +78,7 @@ def client(serve: Serve) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.mark.checklist("HOOK-5", "APP-4")
 def test_the_order_of_checks_and_their_answers(client: httpx.Client) -> None:
     body = event_body("evt_1")
     good = signed_headers(body)

@@ -67,6 +67,7 @@ def test_roles_can_do_what_they_must(postgres: Postgres, database: str) -> None:
         query(postgres.url(database, role), statement)
 
 
+@pytest.mark.checklist("APP-2")
 def test_roles_can_do_no_more(postgres: Postgres, database: str) -> None:
     for role, statement in FORBIDDEN:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):

@@ -25,6 +25,7 @@ def sign(now_ms: int = NOW, kid: str | None = None) -> bytes:
     return signature.sign(BODY, SECRET.encode(), now_ms, kid).encode()
 
 
+@pytest.mark.checklist("HOOK-1")
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.name)
 def test_vector(vector: Vector) -> None:
     header = None if vector.header is None else vector.header.encode()
@@ -46,11 +47,13 @@ def test_every_outcome_has_a_status() -> None:
     assert set(STATUS) == set(Outcome)
 
 
+@pytest.mark.checklist("HOOK-2")
 @pytest.mark.parametrize("offset", [-300_000, 0, 300_000])
 def test_the_window_includes_its_edges(offset: int) -> None:
     assert verify(sign(), NOW + offset) is Outcome.ACCEPTED
 
 
+@pytest.mark.checklist("HOOK-2")
 @pytest.mark.parametrize("offset", [-300_001, 300_001])
 def test_one_millisecond_beyond_is_too_much(offset: int) -> None:
     assert verify(sign(), NOW + offset) is Outcome.TIMESTAMP_OUT_OF_WINDOW

@@ -61,6 +61,7 @@ def test_what_is_served_is_measured(host: Host) -> None:
     assert 0.9 < float(ratio[1]) < 1
 
 
+@pytest.mark.checklist("PRE-5")
 def test_renewed_under_load_without_a_failed_request(host: Host, site: Site) -> None:
     slot = slot_in_use(host)
     units = f"nginx.service molam-webhook@{slot}.service molam-webhook-worker@{slot}.service"

@@ -28,6 +28,7 @@ def wait_for_ban(host: Host, address: str) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.checklist("NET-3")
 def test_a_scanner_is_banned_and_stays_so(host: Host, target: Target) -> None:
     assert set(call(ATTACKER, target, "/wp-login.php", times=TRIES)) <= {"404", "refused"}
     wait_for_ban(host, ATTACKER)
@@ -54,6 +55,7 @@ def test_a_scanner_is_banned_over_ipv6_too(host: Host, target: Target) -> None:
     assert call(ATTACKER, target, "/health") == ["200"]
 
 
+@pytest.mark.checklist("NET-3")
 @pytest.mark.parametrize("caller", [ADMINISTRATOR, SENDER])
 def test_who_is_known_is_never_banned(host: Host, target: Target, caller: str) -> None:
     known = caller == ADMINISTRATOR or "hard13" in target.domain

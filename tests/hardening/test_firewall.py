@@ -21,6 +21,7 @@ def open_ports(caller: str, target: Target, family: int) -> set[str]:
     return set(re.findall(r"(\d+)/open/", answer.stdout))
 
 
+@pytest.mark.checklist("PRE-9", "NET-1")
 @pytest.mark.parametrize("family", [4, 6])
 def test_an_attacker_finds_the_web_alone(host: Host, target: Target, family: int) -> None:
     listening = host.check_output("ss --no-header --listening --tcp --numeric | awk '{print $4}'")
@@ -37,6 +38,7 @@ def test_an_attacker_hears_nothing_over_udp(target: Target, family: int) -> None
     assert "Ignored State: open|filtered (50)" in answer.stdout, answer.stdout + answer.stderr
 
 
+@pytest.mark.checklist("NET-1")
 @pytest.mark.parametrize(("caller", "comes_in"), [(ADMINISTRATOR, True), (ATTACKER, False), (SENDER, False)])
 @pytest.mark.parametrize("family", [4, 6])
 def test_only_administrators_reach_ssh(target: Target, caller: str, family: int, *, comes_in: bool) -> None:
@@ -46,6 +48,7 @@ def test_only_administrators_reach_ssh(target: Target, caller: str, family: int,
     assert ("SSH-" in answer.stdout) == comes_in, answer.stderr
 
 
+@pytest.mark.checklist("NET-5")
 def test_a_stranger_gets_so_many_connections_and_others_are_served(target: Target) -> None:
     """The scenario sets the limit to 100."""
     hold = (

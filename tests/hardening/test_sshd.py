@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from testinfra.host import Host
 
 from .conftest import ROOT, SSH, Target
@@ -29,6 +30,7 @@ def come_in(target: Target, user: str, *options: str) -> subprocess.CompletedPro
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.checklist("NET-2")
 def test_passwords_are_not_taken(target: Target) -> None:
     answer = come_in(target, "root", "-o", "PubkeyAuthentication=no")
     assert answer.returncode == 255

@@ -12,6 +12,7 @@ import ssl
 import time
 import uuid
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,8 @@ import httpx
 import pytest
 from molam_webhook import signature
 from testinfra.host import Host
+
+from tests.conftest import not_testable
 
 WEBHOOK_PATH = "/molam/webhook"
 
@@ -34,6 +37,26 @@ NGINX_ALONE = """
         name: nginx
         tasks_from: activate
 """
+
+
+# Variables that tests ask the inventory for, and what they are where it does not say: the roles' own defaults.
+ASKED = {
+    "molam_environment": "''",
+    "molam_administrator_networks": "[]",
+    "molam_sender_networks": "[]",
+    "webhook_app_database_url": "''",
+    "sdk_hosting_public_key": "''",
+    "sdk_hosting_enabled": "false",
+    "backup_enabled": "true",
+    "backup_retention_days": "30",
+    "certbot_enabled": "false",
+    "nginx_cdn": "''",
+    "nginx_trusted_proxies": "[]",
+    "webhook_app_failure_limit": "20",
+    "base_security_updates": "true",
+    "nftables_openings": "[]",
+    "ansible_port": "22",
+}
 
 
 @dataclass(frozen=True)
@@ -103,6 +126,27 @@ def site(host: Host) -> Site:
         secret=values["key"]["secret"],
         ca=Path(values["ca"]) if values["ca"] else None,
     )
+
+
+@cache
+def inventory_of(host: Host) -> dict[str, Any]:
+    """Return what the host's inventory says of what is looked at, secrets apart; asked for once."""
+    wanted = ", ".join(f"'{name}': {name} | default({fallback})" for name, fallback in ASKED.items())
+    answer = host.ansible("debug", f'msg="{{{{ {{{wanted}}} | to_json }}}}"', check=False)["msg"]
+    return cast("dict[str, Any]", answer if isinstance(answer, dict) else json.loads(answer))
+
+
+@pytest.fixture(scope="module")
+def inventory(host: Host) -> dict[str, Any]:
+    """Return what the host's inventory says, by the variables' names."""
+    return inventory_of(host)
+
+
+@pytest.fixture(scope="module")
+def _own_database(inventory: dict[str, Any]) -> None:
+    """Leave out what asks the database on the host where there is none."""
+    if inventory["webhook_app_database_url"]:
+        not_testable("webhook_app_database_url names a database on another host")
 
 
 @pytest.fixture

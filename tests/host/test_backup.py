@@ -60,6 +60,7 @@ def _cleared(host: Host) -> Iterator[None]:
     host.check_output(f"rm -rf {DATABASE}/*/main.before-*")
 
 
+@pytest.mark.checklist("OPS-2")
 def test_every_night_and_measured(host: Host) -> None:
     for timer in ("molam-backup", "molam-backup-drill", "molam-backup-measure"):
         assert host.service(f"{timer}.timer").is_running
@@ -222,6 +223,7 @@ def test_a_folder_that_was_put_back_by_hand_is_told_and_mended(host: Host) -> No
     host.check_output("systemctl start molam-backup-repository molam-backup-drill")
 
 
+@pytest.mark.checklist("OPS-2")
 @pytest.mark.intrusive
 @pytest.mark.usefixtures("_backed_up")
 def test_a_drill_passes_and_one_that_fails_is_told(request: pytest.FixtureRequest, host: Host, site: Site) -> None:

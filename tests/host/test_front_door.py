@@ -53,6 +53,7 @@ def request_line(site: Site, line: str, *fields: str) -> str:
     return "\r\n".join([line, f"Host: {site.domain}", "Connection: close", *fields, "", ""])
 
 
+@pytest.mark.checklist("APP-6")
 @pytest.mark.parametrize(
     ("line", "fields", "status", "word"),
     [
@@ -80,6 +81,7 @@ def test_what_nginx_refuses_is_told_in_the_contracts_words(
     assert headers.get("allow") == ("POST" if status == 405 else None)
 
 
+@pytest.mark.checklist("HOOK-3")
 def test_plain_http_on_the_port_for_https_is_refused(site: Site) -> None:
     with socket.create_connection((site.address, 443), 10) as connection:
         status, _, body = converse(connection, request_line(site, f"POST {WEBHOOK_PATH} HTTP/1.1"))
@@ -145,6 +147,7 @@ def test_log_tells_the_event_and_no_secret(host: Host, site: Site, event: dict[s
     assert host.file(LOG).mode == 0o640
 
 
+@pytest.mark.checklist("APP-3")
 def test_log_cannot_be_forged(host: Host, site: Site) -> None:
     mark = uuid.uuid4().hex
     for path in (f'/{mark}","status":200,"x":"', f"/{mark}%0a{{}}", f"/{mark}\\u0022", f"/{mark}\\"):
@@ -262,6 +265,7 @@ def test_unknown_sender_is_not_limited_where_it_must_not_be(site: Site, stranger
     assert set(forgeries) == {401, 429}
 
 
+@pytest.mark.checklist("APP-6")
 @pytest.mark.intrusive
 @pytest.mark.debian("13")
 @pytest.mark.parametrize("signal", ["TERM", "STOP"])
@@ -340,6 +344,7 @@ def configure(request: pytest.FixtureRequest, host: Host, play: Path, **networks
     assert answer.returncode == 0, answer.stdout[-2000:] + answer.stderr
 
 
+@pytest.mark.checklist("PRE-8", "NET-5")
 @pytest.mark.intrusive
 @pytest.mark.debian("13")
 @pytest.mark.usefixtures("known_sender")
@@ -379,6 +384,7 @@ def test_refusal_says_when_to_come_again(site: Site) -> None:
     assert "Retry-After" not in told[404].headers
 
 
+@pytest.mark.checklist("NET-5")
 @pytest.mark.intrusive
 @pytest.mark.debian("13")
 @pytest.mark.usefixtures("known_sender")

@@ -64,6 +64,7 @@ def a_day_later(host: Host) -> None:
     run_logrotate(host)
 
 
+@pytest.mark.checklist("OPS-3")
 def test_all_that_is_written_is_rotated(host: Host) -> None:
     """A new log that nobody thought of is found here: name it in a file of its package, or in role log_rotation."""
     said = host.check_output("logrotate --debug /etc/logrotate.conf 2>&1")
@@ -84,6 +85,7 @@ def test_ours_is_read_in_place_of_the_packages_files(host: Host) -> None:
     assert "logrotate.d" not in host.run("dpkg --verify nginx-common postgresql-common fail2ban certbot").stdout
 
 
+@pytest.mark.checklist("OPS-3")
 def test_looked_at_every_hour(host: Host) -> None:
     show = "systemctl show --value --property=NextElapseUSecRealtime logrotate.timer"
     after = int(host.check_output(f'date --date="$({show})" +%s')) - int(host.check_output("date +%s"))
@@ -91,6 +93,7 @@ def test_looked_at_every_hour(host: Host) -> None:
     assert after <= 3700
 
 
+@pytest.mark.checklist("OPS-3")
 def test_the_journal_is_bounded(host: Host, asked: Asked) -> None:
     """What journald said of itself when it started, and what it was told."""
     limits = "--output=cat --output-fields=MAX_USE JOURNAL_NAME='System Journal' MESSAGE_ID=" + MESSAGE_OF_LIMITS
@@ -143,6 +146,7 @@ def test_no_line_is_lost_under_load(host: Host, site: Site) -> None:
         assert len(found) >= 3
 
 
+@pytest.mark.checklist("OPS-3")
 @pytest.mark.intrusive
 def test_kept_for_as_long_as_asked_and_no_longer(host: Host, asked: Asked) -> None:
     old, young = f"{ACCESS}-20200101-000000.gz", f"{ACCESS}-20200102-000000.gz"

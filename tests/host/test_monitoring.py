@@ -16,6 +16,7 @@ from .recorder import Recorder, recorder
 TEXTFILE = "/var/lib/prometheus/node-exporter/molam.prom"
 
 
+@pytest.mark.checklist("OPS-4")
 def test_measures_every_minute(host: Host) -> None:
     assert host.service("molam-check.timer").is_running
     assert host.service("molam-check.timer").is_enabled
@@ -51,6 +52,7 @@ def told(chat: Recorder) -> list[str]:
     return [json.loads(posted.body)["text"] for posted in chat.posted()]
 
 
+@pytest.mark.checklist("OPS-4")
 @pytest.mark.intrusive
 def test_tells_what_is_not_well_and_when_it_is_well_again(host: Host, slot: str, chat: Recorder) -> None:
     worker = f"molam-webhook-worker@{slot}"

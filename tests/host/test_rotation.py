@@ -84,6 +84,7 @@ def ages(host: Host) -> dict[str, Any]:
     return {row["kid"]: row["age_days"] for row in json.loads(host.check_output("molam-webhook keys list --json"))}
 
 
+@pytest.mark.checklist("KEY-3")
 def test_rotation_under_load(host: Host, site: Site, vault: Path, rotate: Rotate) -> None:
     began = datetime.now(UTC).date()
     with load(site, senders=1) as with_old:
@@ -128,6 +129,7 @@ def test_rotation_under_load(host: Host, site: Site, vault: Path, rotate: Rotate
     assert seen(inventory_secrets(host) | {"the new key": key["secret"]}, output) == []
 
 
+@pytest.mark.checklist("KEY-3")
 def test_an_old_key_is_told(host: Host) -> None:
     """As an inventory says that knows when a key was made."""
     dates = "/etc/molam-webhook/secret-dates.json"

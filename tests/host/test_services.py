@@ -47,6 +47,7 @@ def test_current_socket_names_the_slot_in_use(host: Host, slot: str) -> None:
     assert host.file(f"/run/molam-webhook/{slot}.sock").is_socket
 
 
+@pytest.mark.checklist("OPS-5")
 def test_release_is_whole(host: Host) -> None:
     """The slot runs a release whose sums were checked, and which is not the working tree of the host."""
     release = host.check_output("readlink -f /opt/molam-webhook/active")

@@ -164,6 +164,7 @@ def test_killed_half_way(host: Host, site: Site, change: Callable[[str], None], 
     assert [answer for answer in answers if answer[1] != 200] == []
 
 
+@pytest.mark.checklist("HOOK-6")
 @pytest.mark.debian("12")
 def test_no_run_prints_a_secret(request: pytest.FixtureRequest, host: Host, tmp_path: Path) -> None:
     """At the highest verbosity that people use, with differences, and with secrets that are new to the host.

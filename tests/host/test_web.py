@@ -17,11 +17,13 @@ def handshake(site: Site, name: str, context: ssl.SSLContext) -> ssl.SSLSocket:
     return context.wrap_socket(plain, server_hostname=name)
 
 
+@pytest.mark.checklist("PRE-5")
 def test_certificate_is_valid_for_the_name(site: Site) -> None:
     with handshake(site, site.domain, site.trust()) as connection:
         assert connection.version() == "TLSv1.3"
 
 
+@pytest.mark.checklist("HOOK-3")
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 def test_old_tls_is_refused(site: Site, version: ssl.TLSVersion) -> None:
@@ -40,6 +42,7 @@ def test_unknown_name_is_refused_at_the_handshake(site: Site) -> None:
         handshake(site, "stranger.example", context)
 
 
+@pytest.mark.checklist("PRE-6", "HOOK-3")
 def test_http_is_redirected(site: Site) -> None:
     with site.client("http") as client:
         answer = client.get(f"{WEBHOOK_PATH}?a=b")
@@ -55,6 +58,7 @@ def test_unknown_name_gets_nothing_over_http(site: Site) -> None:
         client.get("/", headers={"Host": "stranger.example"})
 
 
+@pytest.mark.checklist("OPS-4", "APP-6")
 def test_health_tells_the_public_no_more_than_it_must(site: Site) -> None:
     answer = site.request("GET", "/health")
     assert answer.status_code == 200
@@ -62,6 +66,7 @@ def test_health_tells_the_public_no_more_than_it_must(site: Site) -> None:
     assert (answer.json()["status"], answer.json()["database"]) == ("healthy", "healthy")
 
 
+@pytest.mark.checklist("KEY-2", "APP-6")
 @pytest.mark.parametrize("path", ["/", "/metrics", "/molam", f"{WEBHOOK_PATH}/", "/.env", "/.git/config"])
 def test_other_paths_are_not_found(site: Site, path: str) -> None:
     answer = site.request("GET", path)
@@ -69,6 +74,7 @@ def test_other_paths_are_not_found(site: Site, path: str) -> None:
     assert answer.json() == {"error": "not_found"}
 
 
+@pytest.mark.checklist("PRE-6", "PRE-7", "APP-5")
 @pytest.mark.parametrize(("method", "path"), [("GET", "/health"), ("GET", "/"), ("POST", WEBHOOK_PATH)])
 def test_headers(site: Site, method: str, path: str) -> None:
     answer = site.request(method, path)

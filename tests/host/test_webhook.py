@@ -6,6 +6,7 @@ import json
 import time
 from typing import Any
 
+import pytest
 from testinfra.host import Host
 
 from .conftest import WEBHOOK_PATH, Site
@@ -29,6 +30,8 @@ def order_status(host: Host, event: dict[str, Any]) -> str:
     return status
 
 
+@pytest.mark.intrusive
+@pytest.mark.checklist("HOOK-1", "HOOK-4")
 def test_signed_event_is_stored_once_and_acted_on(host: Host, site: Site, event: dict[str, Any]) -> None:
     first, second = site.send(event), site.send(event)
     assert (first.status_code, first.json()) == (200, {"status": "accepted", "id": event["id"]})
@@ -37,18 +40,23 @@ def test_signed_event_is_stored_once_and_acted_on(host: Host, site: Site, event:
     assert order_status(host, event) == "paid"
 
 
+@pytest.mark.intrusive
+@pytest.mark.checklist("HOOK-1")
 def test_forged_event_is_refused_and_not_stored(host: Host, site: Site, event: dict[str, Any]) -> None:
     answer = site.send(event, secret="whsec_not_the_secret_of_this_site")  # noqa: S106  that is the point
     assert (answer.status_code, answer.json()) == (401, {"error": "signature_mismatch"})
     assert stored(host, event) == 0
 
 
+@pytest.mark.checklist("APP-4")
 def test_unsigned_event_is_refused(host: Host, site: Site, event: dict[str, Any]) -> None:
     answer = site.request("POST", WEBHOOK_PATH, content=json.dumps(event), headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()) == (401, {"error": "missing_signature"})
     assert stored(host, event) == 0
 
 
+@pytest.mark.intrusive
+@pytest.mark.checklist("APP-1")
 def test_largest_event_is_taken_and_a_larger_one_is_not(site: Site, event: dict[str, Any]) -> None:
     limit = 256 * 1024
     event["data"]["padding"] = ""

@@ -31,6 +31,7 @@ def tracked() -> list[Path]:
     return [ROOT / name for name in answer.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
+@pytest.mark.checklist("PRE-1")
 def test_no_secret_is_in_the_repository() -> None:
     found = [path for path in tracked() if SECRETS.search(path.read_text(errors="ignore"))]
     assert found == []
@@ -40,6 +41,7 @@ def test_no_placeholder_is_left_in_the_docs() -> None:
     assert [path for path in tracked() if path.suffix == ".md" and "@@" in path.read_text()] == []
 
 
+@pytest.mark.checklist("PRE-2")
 @pytest.mark.parametrize("name", [".env", "app/.env", "inventories/production/.env", ".state/ssh/id_ed25519"])
 def test_git_ignores_what_holds_secrets(name: str) -> None:
     assert subprocess.run(["git", "check-ignore", "--quiet", name], cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,118 @@
+"""The report as others read it: HTML for people and paper, Markdown, JUnit XML for CI, JSON for the next report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import jinja2
+
+from tests.verify.result import Report, State, Verdict
+
+# In the order in which somebody wants to read them.
+ORDER = (State.FAILED, State.WAIVED, State.PASSED, State.NOT_TESTABLE, State.NOT_APPLICABLE)
+
+_PAGES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def sentence(report: Report) -> str:
+    """Return the result in one sentence."""
+    others = [f"{report.count(state)} {state.value}" for state in ORDER if state is not State.PASSED]
+    told = ", ".join(words for words in others if not words.startswith("0 ")) or "nothing else to say"
+    return f"{report.score} lines hold; {told}"
+
+
+def html(report: Report) -> str:
+    """Return a page that needs no other file."""
+    page = _PAGES.get_template("report.html.j2")
+    return page.render(report=report, sentence=sentence(report), order=ORDER, State=State) + "\n"
+
+
+def markdown(report: Report) -> str:
+    """Return the report as Markdown."""
+    head = report.head
+    out = [
+        f"# Security checklist: {_md(head.host)}",
+        "",
+        f"{sentence(report)}.",
+        "",
+        f"{_md(head.domain)}, {head.environment}; release {_md(head.release)}, commit {_md(head.commit[:12])}; "
+        f"{head.at}, {head.seconds:.0f} s.",
+        "",
+        f"Since the last report: {_md(_since(report))}.",
+        "",
+        "| line | state | what has to hold | what was seen |",
+        "|---|---|---|---|",
+    ]
+    for verdict in report.verdicts:
+        words = [f"{look.what}: {look.seen}" for look in verdict.looks] or ["no test looked at it"]
+        words += [verdict.note] if verdict.note else []
+        words += [f"To do: {verdict.mend}"] if verdict.mend else []
+        seen = "<br>".join(_md(word) for word in words)
+        out.append(f"| {verdict.id} | {verdict.state.value} | {_md(verdict.text)} | {seen} |")
+    return "\n".join(out) + "\n"
+
+
+def junit(report: Report) -> str:
+    """Return the report as CI reads it: a test case a line."""
+    suite = ElementTree.Element(
+        "testsuite",
+        name=f"checklist.{report.head.host}",
+        timestamp=report.head.at.removesuffix("Z"),
+        time=f"{report.head.seconds:.1f}",
+        tests=str(len(report.verdicts)),
+        failures=str(report.count(State.FAILED)),
+        errors="0",
+        skipped=str(len(report.verdicts) - report.count(State.FAILED) - report.count(State.PASSED)),
+    )
+    for verdict in report.verdicts:
+        case = ElementTree.SubElement(suite, "testcase", classname=suite.attrib["name"], name=_named(verdict))
+        told = "\n".join(f"{look.what}: {look.state.value}: {look.seen}" for look in verdict.looks)
+        if verdict.state is State.FAILED:
+            ElementTree.SubElement(case, "failure", message=_xml(verdict.mend)).text = _xml(told)
+        elif verdict.state is not State.PASSED:
+            ElementTree.SubElement(case, "skipped", message=_xml(verdict.note or f"{verdict.state.value}: {told}"))
+        else:
+            ElementTree.SubElement(case, "system-out").text = _xml(told)
+    ElementTree.indent(suite)
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def as_json(report: Report) -> str:
+    """Return the report as JSON."""
+    return json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n"
+
+
+# By the end of the file's name.
+FORMS: dict[str, Callable[[Report], str]] = {"html": html, "md": markdown, "xml": junit, "json": as_json}
+
+
+def _since(report: Report) -> str:
+    if report.changes is None:
+        return "this is the first one"
+    return "; ".join(report.changes) or "nothing changed"
+
+
+def _named(verdict: Verdict) -> str:
+    return _xml(f"{verdict.id} {verdict.text}")
+
+
+def _md(text: str) -> str:
+    """Take away what a table of Markdown, or HTML in it, would read as its own."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace("\\", "\\\\")
+    for character in "|`*_[]":
+        escaped = escaped.replace(character, f"\\{character}")
+    return " ".join(escaped.split())
+
+
+def _xml(text: str) -> str:
+    """Take away what XML cannot hold, however it is written."""
+    return "".join(character if character in "\t\n" or " " <= character < "\ufffe" else "?" for character in text)
