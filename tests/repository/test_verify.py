@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.verify import render, run
+from tests.verify import render, run, target
 from tests.verify.checklist import ROOT, Line
 from tests.verify.result import (
     Head,
@@ -320,14 +320,14 @@ def test_reports_are_their_owners_and_the_newest_that_can_be_read_is_compared(tm
     [
         ([report(PASSED, WAIVED)], 0),
         ([report(PASSED), report(FAILED)], 1),
-        ([report(FAILED), run.VerifyError("it is not reached")], 2),
+        ([report(FAILED), target.VerifyError("it is not reached")], 2),
     ],
 )
 def test_what_ci_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], outcomes: list[Any], status: int
 ) -> None:
     names = [f"web-{number}" for number in range(len(outcomes))]
-    targets = [run.Target(name, ROOT, None, sudo=False) for name in names]
+    targets = [target.Target(name, ROOT, None, sudo=False) for name in names]
     monkeypatch.setattr(run, "hosts", lambda *_: targets)
     monkeypatch.setattr(run, "attempt", lambda of, _: outcomes[names.index(of.name)])
     assert run.main(["--json"]) == status

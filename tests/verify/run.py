@@ -10,21 +10,19 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import testinfra
 from testinfra.host import Host
 
 from tests.host.hunt import forms, inventory_secrets
 from tests.verify import advice, checklist, render
 from tests.verify.checklist import ROOT
 from tests.verify.result import Head, Look, Report, State, changes, judge, read_waivers, states_of
+from tests.verify.target import GROUP, STATE, Target, VerifyError, connect, find_inventory, hosts
 
-STATE = ROOT / ".state"
-GROUP = "webhook"
 # Hosts that are looked at side by side, and processes for each: both wait most of the time.
 HOSTS_AT_ONCE = 4
 PROCESSES = 4
@@ -34,20 +32,6 @@ MANIFEST = "cat /opt/molam-webhook/active/manifest.json"
 FAILED, NOT_DONE = 1, 2
 # pytest cuts nothing short then: half a secret would not be found in what a test says.
 UNCUT = ["-vv"]
-
-
-class VerifyError(Exception):
-    """A host could not be looked at, or the inventory is wrong; the text says why, and what to do."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """A host of an inventory, and the SSH client's settings for it where it is a test host."""
-
-    name: str
-    inventory: Path
-    ssh_config: Path | None
-    sudo: bool
 
 
 def main(arguments: list[str]) -> int:
@@ -63,11 +47,11 @@ def main(arguments: list[str]) -> int:
     reports = [report for report in done if isinstance(report, Report)]
     if asked.json:
         print(json.dumps([report.as_json() for report in reports], indent=2, ensure_ascii=False))
-    for target, outcome in zip(targets, done, strict=True):
+    for of, outcome in zip(targets, done, strict=True):
         if isinstance(outcome, VerifyError):
-            print(f"{target.name}: not verified: {outcome}", file=sys.stderr)
+            print(f"{of.name}: not verified: {outcome}", file=sys.stderr)
         elif not asked.json:
-            tell(outcome, asked.reports / target.name)
+            tell(outcome, asked.reports / of.name)
     if len(reports) < len(done):
         return NOT_DONE
     return FAILED if any(report.failed for report in reports) else 0
@@ -81,42 +65,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--reports", type=Path, default=STATE / "reports")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(arguments)
-
-
-def find_inventory(name: str) -> Path:
-    """Return an inventory's path, by its name below inventories/ or by its path; raise VerifyError."""
-    for path in (ROOT / "inventories" / name, Path(name)):
-        if name and path.exists():
-            return path.resolve()
-    there = ", ".join(sorted(path.name for path in (ROOT / "inventories").iterdir()))
-    raise VerifyError(f"there is no inventory '{name}'. Below inventories/ there are: {there}.")
-
-
-def hosts(inventory: Path, limit: str) -> list[Target]:
-    """Return the receivers of an inventory, those of ``limit``; raise VerifyError."""
-    command = ["ansible-inventory", f"--inventory={inventory}", "--list", f"--limit={limit}"]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if answer.returncode != 0:
-        raise VerifyError(f"Ansible does not read {inventory}:\n{(answer.stderr or answer.stdout).strip()}")
-    known = json.loads(answer.stdout)
-    variables = known["_meta"]["hostvars"]
-    names = receivers(known, GROUP)
-    if not names:
-        raise VerifyError(f"{inventory} has no host in the group {GROUP} that --limit={limit} leaves.")
-    return [target(name, inventory, variables.get(name, {})) for name in names]
-
-
-def receivers(known: dict[str, Any], group: str) -> list[str]:
-    """Return the hosts of a group, and those of the groups in it, each once."""
-    entry = known.get(group, {})
-    below = [name for child in entry.get("children", []) for name in receivers(known, child)]
-    return list(dict.fromkeys([*entry.get("hosts", []), *below]))
-
-
-def target(name: str, inventory: Path, variables: dict[str, Any]) -> Target:
-    """Return how a host is reached. Test hosts have keys of their own; who does not log in as root uses sudo."""
-    ssh_config = STATE / "ssh" / "config" if "test_state" in variables else None
-    return Target(name, inventory, ssh_config, sudo=variables.get("ansible_user") != "root")
 
 
 def attempt(of: Target, reports: Path) -> Report | VerifyError:
@@ -153,20 +101,6 @@ def verify(of: Target, folder: Path) -> Report:
     report = Report(head, verdicts, None if before is None else changes(verdicts, before))
     write(report, folder, stamp.replace(":", ""))
     return report
-
-
-def connect(of: Target) -> Host:
-    """Return a host that answers; raise VerifyError."""
-    config = {"ssh_config": str(of.ssh_config)} if of.ssh_config else {}
-    host = testinfra.get_host(f"ansible://{of.name}", ansible_inventory=str(of.inventory), sudo=of.sudo, **config)
-    try:
-        answer = host.run("true")
-    except RuntimeError as error:
-        # testinfra's, with the whole result: ssh's own words are what helps.
-        answer = error.args[0]
-    if answer.rc != 0:
-        raise VerifyError(f"it is not reached by SSH, or not as root: {answer.stderr.strip()}")
-    return host
 
 
 def ask(host: Host) -> tuple[dict[str, Any], dict[str, str], list[str]]:
