@@ -13,6 +13,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.host.conftest import site  # noqa: F401  a fixture, by the name it has here
+from tests.host.inventory import ask
 
 ROOT = Path(__file__).resolve().parents[2]
 INVENTORY = ROOT / "molecule" / "hardening" / "inventory"
@@ -51,9 +52,7 @@ class Target:
 @pytest.fixture(scope="module")
 def target(host: Host) -> Target:
     """Return the host's addresses and the name that it serves."""
-    wanted = "{{ {'ipv4': test_host_ipv4, 'ipv6': test_host_ipv6, 'domain': molam_domain} | to_json }}"
-    answer = host.ansible("debug", f'msg="{wanted}"', check=False)["msg"]
-    return Target(**(answer if isinstance(answer, dict) else json.loads(answer)))
+    return Target(**ask(host, {"ipv4": "test_host_ipv4", "ipv6": "test_host_ipv6", "domain": "molam_domain"}))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import uuid
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
@@ -22,6 +22,7 @@ from molam_webhook import signature
 from testinfra.host import Host
 
 from tests.conftest import not_testable
+from tests.host.inventory import ask
 
 WEBHOOK_PATH = "/molam/webhook"
 
@@ -40,22 +41,33 @@ NGINX_ALONE = """
 
 
 # Variables that tests ask the inventory for, and what they are where it does not say: the roles' own defaults.
-ASKED = {
+DEFAULTS = {
     "molam_environment": "''",
     "molam_administrator_networks": "[]",
     "molam_sender_networks": "[]",
     "webhook_app_database_url": "''",
     "sdk_hosting_public_key": "''",
     "sdk_hosting_enabled": "false",
+    "sdk_hosting_demo": "false",
+    "valkey_enabled": "false",
     "backup_enabled": "true",
-    "backup_retention_days": "30",
     "certbot_enabled": "false",
     "nginx_cdn": "''",
     "nginx_trusted_proxies": "[]",
     "webhook_app_failure_limit": "20",
     "base_security_updates": "true",
     "nftables_openings": "[]",
+    "log_rotation_days": "30",
     "ansible_port": "22",
+}
+INVENTORY = {name: f"{name} | default({fallback})" for name, fallback in DEFAULTS.items()} | {
+    "journal_bytes": "log_rotation_journal_size | default('1G') | human_to_bytes"
+}
+SITE = {
+    "address": "ansible_host | default(inventory_hostname)",
+    "domain": "molam_domain",
+    "key": "webhook_app_keys | selectattr('state', 'equalto', 'active') | first",
+    "ca": "test_state ~ '/pki/ca.pem' if test_state is defined else ''",
 }
 
 
@@ -114,11 +126,7 @@ class Site:
 @pytest.fixture(scope="module")
 def site(host: Host) -> Site:
     """Return the host's site, with what its inventory says."""
-    wanted = "{{ {'address': ansible_host | default(inventory_hostname), 'domain': molam_domain, "
-    wanted += "'key': webhook_app_keys | selectattr('state', 'equalto', 'active') | first, "
-    wanted += "'ca': test_state ~ '/pki/ca.pem' if test_state is defined else ''} | to_json }}"
-    answer = host.ansible("debug", f'msg="{wanted}"', check=False)["msg"]
-    values = cast("dict[str, Any]", answer if isinstance(answer, dict) else json.loads(answer))
+    values = ask(host, SITE)
     return Site(
         address=values["address"],
         domain=values["domain"],
@@ -131,9 +139,7 @@ def site(host: Host) -> Site:
 @cache
 def inventory_of(host: Host) -> dict[str, Any]:
     """Return what the host's inventory says of what is looked at, secrets apart; asked for once."""
-    wanted = ", ".join(f"'{name}': {name} | default({fallback})" for name, fallback in ASKED.items())
-    answer = host.ansible("debug", f'msg="{{{{ {{{wanted}}} | to_json }}}}"', check=False)["msg"]
-    return cast("dict[str, Any]", answer if isinstance(answer, dict) else json.loads(answer))
+    return ask(host, INVENTORY)
 
 
 @pytest.fixture(scope="module")

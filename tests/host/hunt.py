@@ -12,6 +12,8 @@ from urllib.parse import quote, quote_plus, urlsplit
 import yaml
 from testinfra.host import Host
 
+from tests.host.inventory import ask
+
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 
 # What is shorter would be found by accident.
@@ -25,13 +27,20 @@ def secret_variables() -> list[str]:
     return sorted(name for part in options for name, option in part.items() if option.get("no_log"))
 
 
+def secret_expressions() -> dict[str, str]:
+    """Return what to ask an inventory for: the secret variables, and a line of the TLS key, by name."""
+    key = "nginx_tls_certificate_key"
+    tls = f"lookup('ansible.builtin.file', {key}).splitlines()[1] if {key} | default('') else ''"
+    return {name: f"{name} | default('')" for name in secret_variables()} | {"tls_key": tls}
+
+
 def inventory_secrets(host: Host) -> dict[str, str]:
     """Return the secrets that the host's inventory has, by what they are; its TLS key too, by a line of it."""
-    wanted = ", ".join(f"'{name}': {name} | default('')" for name in secret_variables())
-    key = "nginx_tls_certificate_key"
-    wanted += f", 'tls_key': lookup('ansible.builtin.file', {key}).splitlines()[1] if {key} | default('') else ''"
-    answer = host.ansible("debug", f'msg="{{{{ {{{wanted}}} | to_json }}}}"', check=False)["msg"]
-    values: dict[str, Any] = answer if isinstance(answer, dict) else json.loads(answer)
+    return secrets_in(ask(host, secret_expressions()))
+
+
+def secrets_in(values: dict[str, Any]) -> dict[str, str]:
+    """Return the secret texts in the values of secret variables, by what they are."""
     return {f"{name} {number}": text for name, value in values.items() for number, text in enumerate(texts(value))}
 
 

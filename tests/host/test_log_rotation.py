@@ -6,7 +6,7 @@ import re
 import time
 import uuid
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from testinfra.host import Host
@@ -41,13 +41,9 @@ class Asked(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def asked(host: Host) -> Asked:
+def asked(inventory: dict[str, Any]) -> Asked:
     """Ask the inventory."""
-    size = "log_rotation_journal_size | default('1G') | human_to_bytes"
-    said = host.ansible("debug", f'msg="{{{{ log_rotation_days | default(30) }}}} {{{{ {size} }}}}"', check=False)[
-        "msg"
-    ]
-    return Asked(*map(int, said.split()))
+    return Asked(int(inventory["log_rotation_days"]), int(inventory["journal_bytes"]))
 
 
 def run_logrotate(host: Host) -> None:

@@ -16,6 +16,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import brotli  # type: ignore[import-untyped]  # it ships no types
 import pytest
@@ -64,12 +65,9 @@ class Sdk:
 
 
 @pytest.fixture(scope="module")
-def sdk(host: Host) -> Sdk:
+def sdk(host: Host, inventory: dict[str, Any]) -> Sdk:
     """Return what the host serves. Skips where the inventory wants none."""
-    if host.ansible("debug", 'msg="{{ sdk_hosting_enabled | default(false) }}"', check=False)["msg"] not in (
-        True,
-        "True",
-    ):
+    if not inventory["sdk_hosting_enabled"]:
         pytest.skip("sdk_hosting_enabled is false")
     links = host.check_output(f"find {SERVED}/sdk -maxdepth 1 -type l -printf '%f %l\\n'").split()
     return Sdk(version=links[1].removeprefix("v"), alias=links[0])

@@ -14,10 +14,9 @@ SOCKET = "/run/molam-valkey/valkey.sock"
 
 
 @pytest.fixture(scope="module")
-def name(host: Host) -> str:
+def name(host: Host, inventory: dict[str, Any]) -> str:
     """Return what the host's release calls it: valkey or redis. Skips where the inventory wants none."""
-    wanted = host.ansible("debug", 'msg="{{ valkey_enabled | default(false) }}"', check=False)["msg"]
-    if wanted not in (True, "True"):
+    if not inventory["valkey_enabled"]:
         pytest.skip("valkey_enabled is false")
     return "redis" if host.system_info.release.startswith("12") else "valkey"
 

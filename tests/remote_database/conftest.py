@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
 
 import asyncpg
 import pytest
@@ -15,6 +13,7 @@ import testinfra
 from testinfra.host import Host
 
 from tests.host.conftest import site  # noqa: F401  a fixture, by the name it has here
+from tests.host.inventory import ask
 
 ROOT = Path(__file__).resolve().parents[2]
 INVENTORY = ROOT / "molecule" / "remote_database" / "inventory"
@@ -64,10 +63,12 @@ class Database:
 @pytest.fixture(scope="module")
 def database(host: Host) -> Database:
     """Return the database that the inventory names."""
-    wanted = "{{ {'logins': webhook_app_database_logins, 'ca': webhook_app_database_ca, "
-    wanted += "'address': hostvars.dbr.ansible_host} | to_json }}"
-    answer = host.ansible("debug", f'msg="{wanted}"', check=False)["msg"]
-    values = cast("dict[str, Any]", answer if isinstance(answer, dict) else json.loads(answer))
+    wanted = {
+        "logins": "webhook_app_database_logins",
+        "ca": "webhook_app_database_ca",
+        "address": "hostvars.dbr.ansible_host",
+    }
+    values = ask(host, wanted)
     ssh_config = str(ROOT / ".state" / "ssh" / "config")
     its_host = testinfra.get_host("ansible://dbr", ansible_inventory=str(INVENTORY), ssh_config=ssh_config)
     return Database(its_host, values["address"], Path(values["ca"]), values["logins"])

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.verify import render, run, target
+from tests.verify import looking, render, run, target
 from tests.verify.checklist import ROOT, Line
 from tests.verify.result import (
     Head,
@@ -291,7 +291,7 @@ def test_what_a_test_compared_is_not_cut_before_its_secrets_are_taken_out(tmp_pa
         "def test_x():\n    text = 'x' * 110 + 'whsec_long_one' + 'x' * 9000\n    assert 'long_one' not in text\n"
     )
     file = tmp_path / "looks.json"
-    command = [sys.executable, "-m", "pytest", *run.UNCUT, "-p", "tests.verify.plugin", "-c", "pyproject.toml"]
+    command = [sys.executable, "-m", "pytest", *looking.UNCUT, "-p", "tests.verify.plugin", "-c", "pyproject.toml"]
     command += [f"--verify-looks={file}", str(tmp_path / "test_x.py")]
     subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
     assert "whsec_long_one" in json.loads(file.read_text())[0]["seen"]
@@ -334,6 +334,14 @@ def test_what_ci_is_told(
     told = capsys.readouterr()
     assert len(json.loads(told.out)) == sum(isinstance(outcome, Report) for outcome in outcomes)
     assert ("web-1: not verified: it is not reached" in told.err) == (status == 2)
+
+
+def test_production_is_not_attacked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said = {"domain": "hooks.shop.test", "environment": "production", "waivers": []}
+    monkeypatch.setattr(run, "connect", lambda _: None)
+    monkeypatch.setattr(run, "ask_inventory", lambda _: (said, [], {}))
+    with pytest.raises(target.VerifyError, match="--intrusive"):
+        run.verify(target.Target("web-1", ROOT, None, sudo=False), tmp_path, intrusive=True)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A plugin of pytest (``-p tests.verify.plugin --verify-looks=FILE``): keeps how each test of the checklist ended.
 
+``--verify-answers=FILE`` spares the tests the questions to the inventory: JSON, the answers by what would be asked.
+
 The file is JSON: a list of `result.Look`. What a failed test compared may hold a secret: whoever reads it takes it out.
 """
 
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.host.inventory import remember
 from tests.verify import outcome
 from tests.verify.result import Look, State, in_words
 
@@ -20,10 +23,13 @@ IDS = "checklist"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that says where to."""
     parser.addoption("--verify-looks", type=Path, metavar="FILE", help="keep there how tests of the checklist ended")
+    parser.addoption("--verify-answers", type=Path, metavar="FILE", help="what the inventory says, by expression")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Collect where the results come together: not in a worker of xdist."""
+    """Know the answers in every process, and collect where the results come together: not in a worker of xdist."""
+    if answers := config.getoption("--verify-answers"):
+        remember(json.loads(answers.read_text()))
     file = config.getoption("--verify-looks")
     if file and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Collector(file))

@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from testinfra.host import Host
 
-from tests.host.hunt import forms, inventory_secrets
+from tests.host.conftest import INVENTORY, SITE
+from tests.host.hunt import forms, secret_expressions, secrets_in
+from tests.host.inventory import ask
 from tests.verify import advice, checklist, render
-from tests.verify.checklist import ROOT
-from tests.verify.result import Head, Look, Report, State, changes, judge, read_waivers, states_of
+from tests.verify.looking import run_tests
+from tests.verify.result import Head, Report, State, changes, judge, read_waivers, states_of
 from tests.verify.target import GROUP, STATE, Target, VerifyError, connect, find_inventory, hosts
 
-# Hosts that are looked at side by side, and processes for each: both wait most of the time.
+# Hosts that are looked at side by side: they wait most of the time.
 HOSTS_AT_ONCE = 4
-PROCESSES = 4
-# One that hangs is a failure of the run, not of a line.
-SECONDS_AT_MOST = 600
-MANIFEST = "cat /opt/molam-webhook/active/manifest.json"
+# What the report says of a host.
+ABOUT = {"domain": "molam_domain", "environment": "molam_environment", "waivers": "verify_waivers | default([])"}
 FAILED, NOT_DONE = 1, 2
-# pytest cuts nothing short then: half a secret would not be found in what a test says.
-UNCUT = ["-vv"]
 
 
 def main(arguments: list[str]) -> int:
@@ -43,7 +39,7 @@ def main(arguments: list[str]) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return NOT_DONE
     with ThreadPoolExecutor(HOSTS_AT_ONCE) as pool:
-        done = list(pool.map(attempt, targets, [asked.reports] * len(targets)))
+        done = list(pool.map(partial(attempt, asked), targets))
     reports = [report for report in done if isinstance(report, Report)]
     if asked.json:
         print(json.dumps([report.as_json() for report in reports], indent=2, ensure_ascii=False))
@@ -63,29 +59,33 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--inventory", default="demo")
     parser.add_argument("--limit", default=GROUP)
     parser.add_argument("--reports", type=Path, default=STATE / "reports")
+    parser.add_argument("--intrusive", action="store_true")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(arguments)
 
 
-def attempt(of: Target, reports: Path) -> Report | VerifyError:
+def attempt(asked: argparse.Namespace, of: Target) -> Report | VerifyError:
     """Verify a host and write its reports; what went wrong is returned, so that the others go on."""
     try:
-        return verify(of, reports / of.name)
+        return verify(of, asked.reports / of.name, intrusive=asked.intrusive)
     except VerifyError as error:
         return error
 
 
-def verify(of: Target, folder: Path) -> Report:
+def verify(of: Target, folder: Path, *, intrusive: bool) -> Report:
     """Verify one host, and write its report in each form into a folder; raise VerifyError."""
     began, at = time.monotonic(), datetime.now(UTC)
     lines = checklist.read()
     host = connect(of)
-    said, manifest, secrets = ask(host)
+    said, secrets, answers = ask_inventory(host)
+    if intrusive and said["environment"] == "production":
+        raise VerifyError("molam_environment is production, and what --intrusive does is for staging and test hosts")
+    manifest = read_manifest(host)
     try:
         waivers = read_waivers(said["waivers"], lines)
     except ValueError as error:
         raise VerifyError(str(error)) from None
-    looks = [replace(look, seen=without(secrets, look.seen)) for look in run_tests(of)]
+    looks = [replace(look, seen=without(secrets, look.seen)) for look in run_tests(of, answers, intrusive=intrusive)]
     verdicts = judge(lines, looks, waivers, advice.of_all(), at.date())
     stamp = f"{at:%Y-%m-%dT%H:%M:%SZ}"
     head = Head(
@@ -103,53 +103,30 @@ def verify(of: Target, folder: Path) -> Report:
     return report
 
 
-def ask(host: Host) -> tuple[dict[str, Any], dict[str, str], list[str]]:
-    """Return what inventory and release say, and what no report may show; raise VerifyError."""
-    wanted = "'domain': molam_domain, 'environment': molam_environment, 'waivers': verify_waivers | default([])"
-    answer = host.ansible("debug", f'msg="{{{{ {{{wanted}}} | to_json }}}}"', check=False)
-    if "msg" not in answer or answer.get("failed"):
-        raise VerifyError(f"its inventory can't be read: {answer.get('msg', answer)}")
-    said = answer["msg"] if isinstance(answer["msg"], dict) else json.loads(answer["msg"])
-    manifest = host.run(MANIFEST)
-    if manifest.rc != 0:
+def ask_inventory(host: Host) -> tuple[dict[str, Any], list[str], dict[str, Any]]:
+    """Return what the report says of the host, what no report may show, and the answers to what the tests will ask.
+
+    All of it is one question, since each takes seconds. Raise VerifyError where there is no answer.
+    """
+    secret = secret_expressions()
+    wanted = [*ABOUT.values(), *INVENTORY.values(), *SITE.values(), *secret.values()]
+    try:
+        said = ask(host, {f"a{number:03}": expression for number, expression in enumerate(wanted)})
+    except ValueError as error:
+        raise VerifyError(f"its inventory can't be read: {error}") from None
+    answers = dict(zip(wanted, said.values(), strict=True))
+    texts = secrets_in({name: answers[expression] for name, expression in secret.items()}).values()
+    hidden = sorted({form for text in texts for form in forms(text)}, key=len, reverse=True)
+    return {name: answers[expression] for name, expression in ABOUT.items()}, hidden, answers
+
+
+def read_manifest(host: Host) -> dict[str, str]:
+    """Return what the release in use says of itself; raise VerifyError where there is none."""
+    answer = host.run("cat /opt/molam-webhook/active/manifest.json")
+    if answer.rc != 0:
         raise VerifyError("no release is in use there. Run site.yml first.")
-    secrets = [form for secret in inventory_secrets(host).values() for form in forms(secret)]
-    return said, json.loads(manifest.stdout), sorted(secrets, key=len, reverse=True)
-
-
-def run_tests(of: Target) -> list[Look]:
-    """Run the tests of the checklist that change nothing; raise VerifyError where pytest does not come to its end."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "looks.json"
-        command = [sys.executable, "-m", "pytest", "tests/host", "tests/repository", "-p", "tests.verify.plugin"]
-        command += ["-m", "checklist and not intrusive", f"--verify-looks={file}", "-p", "no:cacheprovider"]
-        command += [f"--ansible-inventory={of.inventory}", f"--hosts=ansible://{of.name}"]
-        command += [*UNCUT, "--tb=short", "--color=no", f"--numprocesses={PROCESSES}", "--dist=loadfile"]
-        command += [f"--ssh-config={of.ssh_config}"] if of.ssh_config else []
-        command += ["--sudo"] if of.sudo else []
-        environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"}
-        try:
-            answer = subprocess.run(
-                command,
-                cwd=ROOT,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=SECONDS_AT_MOST,
-            )
-        except subprocess.TimeoutExpired:
-            raise VerifyError(f"the tests did not end within {SECONDS_AT_MOST} s") from None
-        # 1 is that tests failed; beyond it pytest did not run them all.
-        if answer.returncode not in (0, 1) or not file.exists():
-            raise VerifyError(f"pytest ended with {answer.returncode}:\n{(answer.stdout + answer.stderr)[-2000:]}")
-        return [Look(**look | {"ids": tuple(look["ids"]), "state": State(look["state"])}) for look in read_looks(file)]
-
-
-def read_looks(file: Path) -> list[dict[str, Any]]:
-    """Return what the plugin kept."""
-    looks: list[dict[str, Any]] = json.loads(file.read_text())
-    return looks
+    manifest: dict[str, str] = json.loads(answer.stdout)
+    return manifest
 
 
 def without(secrets: list[str], text: str) -> str:

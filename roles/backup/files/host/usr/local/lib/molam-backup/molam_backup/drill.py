@@ -91,6 +91,7 @@ def rehearse(key: Path, database: str) -> dict[str, Any]:
     # A commit after any moment that may be chosen, without which nobody could tell that it was reached; then all of the
     # log is archived.
     first = newest.end + timedelta(seconds=1)
+    time.sleep(max(0.0, (first - datetime.now(UTC)).total_seconds()))
     to = first + (datetime.now(UTC) - first) * random.random()  # noqa: S311  no secret
     sql("SELECT pg_logical_emit_message(true, 'molam-backup-drill', '')")
     repository.backrest(key, "check")
