@@ -18,6 +18,9 @@ from typing import Any
 
 import pytest
 
+# Most of them run a playbook or a build.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "roles/webhook_app/files/release/run"
 VERSION = tomllib.loads((ROOT / "app" / "pyproject.toml").read_text())["project"]["version"]
@@ -239,7 +242,6 @@ def lose_the_sum(path: Path) -> None:
     path.with_name(f"{path.name}.sha256").unlink()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("harm", [damage, truncate, lose_the_sum])
 def test_a_damaged_bundle_is_built_again_with_no_network(
     clone: Path, tagged: dict[str, Any], harm: Callable[[Path], None]
@@ -255,7 +257,6 @@ def test_a_damaged_bundle_is_built_again_with_no_network(
     assert build(bundle.parent, TAG, f"--repository={clone}", env=NO_INDEX) == tagged | {"built": False}
 
 
-@pytest.mark.slow
 def test_a_damaged_wheel_is_downloaded_again(clone: Path, tagged: dict[str, Any], tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     shutil.copytree(Path(tagged["path"]).parent, cache)

@@ -36,6 +36,7 @@ def test_it_is_seen_on_a_host_that_serves_without_a_change(name: str) -> None:
     assert name in SAFE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mark", ['"NET-99"', ""])
 def test_a_mark_that_names_no_line_stops_the_tests(tmp_path: Path, mark: str) -> None:
     """The collection fails with the file's name and the id."""

@@ -9,6 +9,9 @@ import pytest
 
 from .test_preflight import preflight
 
+# Most of them run a playbook or a build.
+pytestmark = pytest.mark.slow
+
 STAGING = {"molam_environment": "staging"}
 
 

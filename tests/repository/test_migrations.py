@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+# Each asks the linter of migrations, which takes a second.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 MIGRATIONS = ROOT / "app" / "src" / "molam_webhook" / "migrations"
 

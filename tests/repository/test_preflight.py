@@ -13,6 +13,9 @@ import yaml
 
 from tests.pairs import Pair, make
 
+# Most of them run a playbook or a build.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "whsec_q8Vw3LmZr5Kt1Yh7Nd0b"  # noqa: S105  made up for this test
 

@@ -191,6 +191,7 @@ def test_builds_that_differ_are_no_release(clone: Clone) -> None:
     assert clone.state() == before
 
 
+@pytest.mark.slow
 def test_a_build_that_fails_is_no_release(clone: Clone) -> None:
     before = clone.state()
     answer = clone.release("1.1.0", env=NO_INDEX)

@@ -17,6 +17,9 @@ import yaml
 
 from .test_preflight import DEBIAN, ROOT, host_with, preflight
 
+# Most of them run a playbook or a build.
+pytestmark = pytest.mark.slow
+
 PASSWORD = "q8Vw3LmZr5Kt1Yh7Nd0b"  # noqa: S105  made up for this test
 JOBS = ("receiver", "worker", "owner")
 LOGINS = {job: {"user": f"molam_{job}_a", "password": f"{PASSWORD}{job}"} for job in JOBS}

@@ -15,6 +15,9 @@ import yaml
 
 from .test_preflight import DEBIAN, ROOT, SECRET, host_with, preflight
 
+# Most of them run a playbook or a build.
+pytestmark = pytest.mark.slow
+
 V1 = {"kid": "v1", "secret": SECRET, "state": "active"}
 V0 = {"kid": "v0", "secret": f"{SECRET}0", "state": "revoked"}
 

@@ -252,6 +252,7 @@ def test_of_something_else(): ...
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--numprocesses=2"]], ids=["alone", "side by side"])
 def test_how_each_test_ended_is_kept(tmp_path: Path, options: list[str]) -> None:
     (tmp_path / "test_x.py").write_text(TESTS)
@@ -284,6 +285,7 @@ def test_no_secret_is_told_by_a_test_that_failed() -> None:
     assert run.without(secrets, "it is whsec_long_one_and_more, not whsec_long_one") == "it is ***, not ***"
 
 
+@pytest.mark.slow
 def test_what_a_test_compared_is_not_cut_before_its_secrets_are_taken_out(tmp_path: Path) -> None:
     """As pytest would: in the middle, so that half of one would be left."""
     (tmp_path / "test_x.py").write_text(
@@ -329,7 +331,7 @@ def test_what_ci_is_told(
     names = [f"web-{number}" for number in range(len(outcomes))]
     targets = [target.Target(name, ROOT, None, sudo=False) for name in names]
     monkeypatch.setattr(run, "hosts", lambda *_: targets)
-    monkeypatch.setattr(run, "attempt", lambda of, _: outcomes[names.index(of.name)])
+    monkeypatch.setattr(run, "attempt", lambda _, of: outcomes[names.index(of.name)])
     assert run.main(["--json"]) == status
     told = capsys.readouterr()
     assert len(json.loads(told.out)) == sum(isinstance(outcome, Report) for outcome in outcomes)
@@ -344,6 +346,7 @@ def test_production_is_not_attacked(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         run.verify(target.Target("web-1", ROOT, None, sudo=False), tmp_path, intrusive=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
@@ -359,6 +362,7 @@ def test_the_command_says_what_is_wrong(arguments: list[str], status: int, words
     assert words in answer.stdout + answer.stderr
 
 
+@pytest.mark.slow
 def test_a_host_that_is_not_reached_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inventory = {
         "webhook": {"children": {"eu": {"hosts": {"web-1": {"ansible_host": "127.0.0.1", "ansible_port": 1}}}}}
