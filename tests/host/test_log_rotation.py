@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 from testinfra.host import Host
 
+from tests.conftest import Saw
+
 from .conftest import Site
 from .load import load
 
@@ -61,15 +63,17 @@ def a_day_later(host: Host) -> None:
 
 
 @pytest.mark.checklist("OPS-3")
-def test_all_that_is_written_is_rotated(host: Host) -> None:
+def test_all_that_is_written_is_rotated(host: Host, saw: Saw) -> None:
     """A new log that nobody thought of is found here: name it in a file of its package, or in role log_rotation."""
     said = host.check_output("logrotate --debug /etc/logrotate.conf 2>&1")
     assert "error:" not in said
     rotated = set(re.findall(r"^considering log (\S+)", said, re.MULTILINE))
     written = host.check_output("find /var/log -type f").splitlines()
+    others = {path for path in written if not path.startswith(NOT_LOGROTATES) and not ROTATED.search(path)}
+    left = others - rotated - NOT_ROTATED
+    saw(f"{len(others & rotated)} logs are rotated; not rotated: {', '.join(sorted(left)) or 'none'}")
     assert ACCESS in rotated
-    others = [path for path in written if not path.startswith(NOT_LOGROTATES) and not ROTATED.search(path)]
-    assert set(others) - rotated - NOT_ROTATED == set()
+    assert left == set()
 
 
 def test_ours_is_read_in_place_of_the_packages_files(host: Host) -> None:
@@ -82,18 +86,21 @@ def test_ours_is_read_in_place_of_the_packages_files(host: Host) -> None:
 
 
 @pytest.mark.checklist("OPS-3")
-def test_looked_at_every_hour(host: Host) -> None:
+def test_looked_at_every_hour(host: Host, saw: Saw) -> None:
     show = "systemctl show --value --property=NextElapseUSecRealtime logrotate.timer"
     after = int(host.check_output(f'date --date="$({show})" +%s')) - int(host.check_output("date +%s"))
+    saw(f"logrotate runs again in {after // 60} minutes")
     assert host.service("logrotate.timer").is_enabled
     assert after <= 3700
 
 
 @pytest.mark.checklist("OPS-3")
-def test_the_journal_is_bounded(host: Host, asked: Asked) -> None:
+def test_the_journal_is_bounded(host: Host, asked: Asked, saw: Saw) -> None:
     """What journald said of itself when it started, and what it was told."""
     limits = "--output=cat --output-fields=MAX_USE JOURNAL_NAME='System Journal' MESSAGE_ID=" + MESSAGE_OF_LIMITS
-    assert int(host.check_output(f"journalctl --quiet --reverse --lines=1 {limits}")) == asked.journal_bytes
+    bound = int(host.check_output(f"journalctl --quiet --reverse --lines=1 {limits}"))
+    saw(f"the journal takes {bound / 1e6:.0f} MB at most, and keeps {asked.days + 7} days")
+    assert bound == asked.journal_bytes
     told = host.check_output("systemd-analyze cat-config systemd/journald.conf").splitlines()
     assert {"Storage=persistent", f"MaxRetentionSec={asked.days + 7}day"} <= set(told)
     assert host.check_output("find /var/log/journal -name system.journal") != ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from testinfra.host import Host
 
+from tests.conftest import Saw
+
 
 @pytest.mark.parametrize("unit", ["molam-webhook@{slot}", "molam-webhook-worker@{slot}", "nginx", "postgresql"])
 def test_runs(host: Host, slot: str, unit: str) -> None:
@@ -48,9 +50,11 @@ def test_current_socket_names_the_slot_in_use(host: Host, slot: str) -> None:
 
 
 @pytest.mark.checklist("OPS-5")
-def test_release_is_whole(host: Host) -> None:
+def test_release_is_whole(host: Host, saw: Saw) -> None:
     """The slot runs a release whose sums were checked, and which is not the working tree of the host."""
     release = host.check_output("readlink -f /opt/molam-webhook/active")
     assert release.startswith("/opt/molam-webhook/releases/")
     assert host.file(f"{release}/complete").exists
+    files = host.check_output(f"cd {release} && wc --lines <SHA256SUMS")
+    saw(f"the sums of {files} files of {release} were compared")
     assert host.run(f"cd {release} && sha256sum --check --strict --quiet SHA256SUMS").rc == 0

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
+from tests.conftest import Saw
+
 from .conftest import WEBHOOK_PATH, Site
 
 PSQL = "runuser -u postgres -- psql --no-psqlrc --tuples-only --no-align molam_webhook --command"
@@ -49,8 +51,9 @@ def test_forged_event_is_refused_and_not_stored(host: Host, site: Site, event: d
 
 
 @pytest.mark.checklist("APP-4")
-def test_unsigned_event_is_refused(host: Host, site: Site, event: dict[str, Any]) -> None:
+def test_unsigned_event_is_refused(host: Host, site: Site, event: dict[str, Any], saw: Saw) -> None:
     answer = site.request("POST", WEBHOOK_PATH, content=json.dumps(event), headers={"Content-Type": "application/json"})
+    saw(f"from here, unsigned: {answer.status_code} {answer.text.strip()}")
     assert (answer.status_code, answer.json()) == (401, {"error": "missing_signature"})
     assert stored(host, event) == 0
 

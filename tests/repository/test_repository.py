@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.conftest import Saw
+
 ROOT = Path(__file__).resolve().parents[2]
 
 SECRETS = re.compile(
@@ -32,8 +34,10 @@ def tracked() -> list[Path]:
 
 
 @pytest.mark.checklist("PRE-1")
-def test_no_secret_is_in_the_repository() -> None:
-    found = [path for path in tracked() if SECRETS.search(path.read_text(errors="ignore"))]
+def test_no_secret_is_in_the_repository(saw: Saw) -> None:
+    files = tracked()
+    found = [path for path in files if SECRETS.search(path.read_text(errors="ignore"))]
+    saw(f"{len(files)} files of the repository, {len(found)} with what looks like a secret")
     assert found == []
 
 
@@ -43,7 +47,8 @@ def test_no_placeholder_is_left_in_the_docs() -> None:
 
 @pytest.mark.checklist("PRE-2")
 @pytest.mark.parametrize("name", [".env", "app/.env", "inventories/production/.env", ".state/ssh/id_ed25519"])
-def test_git_ignores_what_holds_secrets(name: str) -> None:
+def test_git_ignores_what_holds_secrets(name: str, saw: Saw) -> None:
+    saw(name)
     assert subprocess.run(["git", "check-ignore", "--quiet", name], cwd=ROOT, check=False).returncode == 0
 
 

@@ -90,7 +90,6 @@ FILES = {
 }
 
 
-@pytest.mark.checklist("KEY-4")
 @pytest.mark.parametrize("below", ["", BELOW], ids=["at the end", "before others"])
 @pytest.mark.parametrize("text", FILES.values(), ids=FILES.keys())
 def test_a_file_is_changed_as_by_hand(plugin: ModuleType, text: str, below: str) -> None:
