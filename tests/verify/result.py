@@ -10,6 +10,8 @@ from enum import StrEnum
 from typing import Any
 
 from tests.verify.checklist import Line
+from tests.verify.difference import Drift
+from tests.verify.opinions.opinion import Opinion
 
 # Beside so many characters nobody reads on; the whole of it is in pytest's own output.
 WORDS = 300
@@ -76,11 +78,16 @@ class Head:
 
 @dataclass(frozen=True)
 class Report:
-    """One host's report; `changes` is what is not as in the one before, None where there is none before it."""
+    """One host's report: `changes` is what is not as in the one before, None where there is none before it.
+
+    `drift` is None where nobody looked at it, and `opinions` has those that were asked for.
+    """
 
     head: Head
     verdicts: list[Verdict]
     changes: list[str] | None = None
+    drift: Drift | None = None
+    opinions: list[Opinion] = field(default_factory=list)
 
     def count(self, state: State) -> int:
         """Return how many lines stand so."""
@@ -101,7 +108,13 @@ class Report:
         """Return it as JSON has it; `states_of` reads it back for the next one."""
         verdicts = [asdict(verdict) for verdict in self.verdicts]
         head = asdict(self.head) | {"score": self.score}
-        return {"head": head, "changes": self.changes, "lines": verdicts}
+        return {
+            "head": head,
+            "changes": self.changes,
+            "lines": verdicts,
+            "drift": asdict(self.drift) if self.drift else None,
+            "opinions": [asdict(opinion) for opinion in self.opinions],
+        }
 
 
 def read_waivers(value: object, known: Iterable[str]) -> list[Waiver]:

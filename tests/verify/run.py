@@ -18,8 +18,11 @@ from testinfra.host import Host
 from tests.host.conftest import INVENTORY, SITE
 from tests.host.hunt import forms, secret_expressions, secrets_in
 from tests.host.inventory import ask
-from tests.verify import advice, checklist, render
+from tests.verify import advice, checklist, drift, render
+from tests.verify.difference import Drift
 from tests.verify.looking import run_tests
+from tests.verify.opinions.ask import ask as ask_tools
+from tests.verify.opinions.ask import chosen
 from tests.verify.result import Head, Report, State, changes, judge, read_waivers, states_of
 from tests.verify.target import GROUP, STATE, Target, VerifyError, connect, find_inventory, hosts
 
@@ -34,6 +37,7 @@ def main(arguments: list[str]) -> int:
     """Verify; return 0 where every line holds, 1 where one fails, 2 where a host could not be looked at."""
     asked = parse(arguments)
     try:
+        asked.tools = [] if asked.opinions is None else chosen(asked.opinions)
         targets = hosts(find_inventory(asked.inventory), asked.limit)
     except VerifyError as error:
         print(f"Error: {error}", file=sys.stderr)
@@ -42,7 +46,7 @@ def main(arguments: list[str]) -> int:
         done = list(pool.map(partial(attempt, asked), targets))
     reports = [report for report in done if isinstance(report, Report)]
     if asked.json:
-        print(json.dumps([report.as_json() for report in reports], indent=2, ensure_ascii=False))
+        print(json.dumps([report.as_json() for report in reports], indent=2, ensure_ascii=False, default=str))
     for of, outcome in zip(targets, done, strict=True):
         if isinstance(outcome, VerifyError):
             print(f"{of.name}: not verified: {outcome}", file=sys.stderr)
@@ -59,6 +63,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--inventory", default="demo")
     parser.add_argument("--limit", default=GROUP)
     parser.add_argument("--reports", type=Path, default=STATE / "reports")
+    parser.add_argument("--opinions", nargs="?", const="")
     parser.add_argument("--intrusive", action="store_true")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(arguments)
@@ -67,13 +72,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def attempt(asked: argparse.Namespace, of: Target) -> Report | VerifyError:
     """Verify a host and write its reports; what went wrong is returned, so that the others go on."""
     try:
-        return verify(of, asked.reports / of.name, intrusive=asked.intrusive)
+        return verify(of, asked.reports / of.name, asked.tools, intrusive=asked.intrusive)
     except VerifyError as error:
         return error
 
 
-def verify(of: Target, folder: Path, *, intrusive: bool) -> Report:
-    """Verify one host, and write its report in each form into a folder; raise VerifyError."""
+def verify(of: Target, folder: Path, tools: list[str], *, intrusive: bool) -> Report:
+    """Verify one host, ask tools for their opinion, and write its report in each form; raise VerifyError."""
     began, at = time.monotonic(), datetime.now(UTC)
     lines = checklist.read()
     host = connect(of)
@@ -85,7 +90,12 @@ def verify(of: Target, folder: Path, *, intrusive: bool) -> Report:
         waivers = read_waivers(said["waivers"], lines)
     except ValueError as error:
         raise VerifyError(str(error)) from None
-    looks = [replace(look, seen=without(secrets, look.seen)) for look in run_tests(of, answers, intrusive=intrusive)]
+    hide = partial(without, secrets)
+    with ThreadPoolExecutor(1) as pool:
+        differing = pool.submit(drift.look, of, host, hide)
+        looks = [replace(look, seen=hide(look.seen)) for look in run_tests(of, answers, intrusive=intrusive)]
+        differences = differing.result()
+    opinions = ask_tools(host, tools) if tools else []
     verdicts = judge(lines, looks, waivers, advice.of_all(), at.date())
     stamp = f"{at:%Y-%m-%dT%H:%M:%SZ}"
     head = Head(
@@ -98,7 +108,7 @@ def verify(of: Target, folder: Path, *, intrusive: bool) -> Report:
         seconds=round(time.monotonic() - began, 1),
     )
     before = newest(folder)
-    report = Report(head, verdicts, None if before is None else changes(verdicts, before))
+    report = Report(head, verdicts, None if before is None else changes(verdicts, before), differences, opinions)
     write(report, folder, stamp.replace(":", ""))
     return report
 
@@ -167,9 +177,26 @@ def tell(report: Report, folder: Path) -> None:
             if verdict.note:
                 print(f"    {verdict.note}")
             print(f"    To do: {verdict.mend}")
+    if report.drift:
+        tell_drift(report.drift)
+    for opinion in report.opinions:
+        open_ = f"; NOT ANSWERED: {', '.join(finding.id for finding in opinion.unanswered)}" if opinion.unanswered else ""
+        print(f"  {opinion.tool}: {opinion.figure or opinion.note}; {len(opinion.unfollowed)} not followed{open_}")
     for change in report.changes or []:
         print(f"  since the last report: {change}")
     print(f"  report: {max(folder.glob('*.html'))}")
+
+
+def tell_drift(seen: Drift) -> None:
+    """Print what differs from what the playbook would make, and what ends soon."""
+    for words in seen.not_seen:
+        print(f"  not looked at: {words}")
+    for entry in seen.differences:
+        print(f"  differs: {entry.kind.value} {entry.what}: {entry.words}")
+        print(f"    To do: {entry.mend}")
+    for end in seen.expiring:
+        print(f"  ends soon: {end.what}: on {end.until}, {end.days_left} days left")
+        print(f"    To do: {end.mend}")
 
 
 if __name__ == "__main__":
