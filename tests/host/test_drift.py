@@ -32,7 +32,9 @@ def look(request: pytest.FixtureRequest, host: Host) -> Drift:
         Path(ssh_config) if ssh_config else None,
         sudo=request.config.getoption("--sudo"),
     )
-    secrets = [form for secret in inventory_secrets(host).values() for form in forms(secret)]
+    secrets = sorted(
+        (form for secret in inventory_secrets(host).values() for form in forms(secret)), key=len, reverse=True
+    )
     return drift.look(of, host, lambda text: run.without(secrets, text))
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.pairs import make
 from tests.verify import check_mode, drift, expiry, strangers
@@ -244,6 +245,13 @@ def test_what_the_inventory_says_is_kept() -> None:
     said: dict[str, Any] = {"openings": [], "known": []}
     assert read(event({"msg": said}, check_mode.SAID)).said == said
     assert check_mode.SAID in check_mode.PLAYBOOK.read_text()
+
+
+def test_nothing_that_changes_something_in_check_mode_is_run() -> None:
+    """Of the tasks that run there, this one is no look."""
+    tasks = yaml.safe_load((ROOT / "roles" / "base" / "tasks" / "install.yml").read_text())
+    tagged = [task for task in tasks if check_mode.LISTS in task.get("tags", [])]
+    assert [task["check_mode"] for task in tagged] == [False]
 
 
 def test_the_ports_that_roles_open_are_those_of_the_playbook() -> None:
