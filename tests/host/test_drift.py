@@ -19,8 +19,9 @@ STRAY = "/etc/systemd/system/stray.service"
 OF_PACKAGES = ["/etc/nginx/mime.types", "/usr/share/common-licenses/BSD"]
 NGINX = "/etc/nginx/molam.conf"
 BROUGHT = "/usr/local/sbin/molam-restore"
+SSHD = "/etc/ssh/sshd_config.d/00-molam.conf"
 DROP_IN = "/etc/systemd/system/ssh.service.d/stray.conf"
-KEPT = [NGINX, BROUGHT, *OF_PACKAGES]
+KEPT = [NGINX, SSHD, BROUGHT, *OF_PACKAGES]
 
 
 def look(request: pytest.FixtureRequest, host: Host) -> Drift:
@@ -45,7 +46,7 @@ def test_what_somebody_changed_is_told_and_nothing_where_nobody_did(request: pyt
         for path in KEPT:
             host.check_output("cp --preserve=all %s %s.kept", path, path)
         host.check_output(f"sed --in-place 's/server_tokens off/server_tokens on/' {NGINX}")
-        for path in (BROUGHT, *OF_PACKAGES):
+        for path in (SSHD, BROUGHT, *OF_PACKAGES):
             host.check_output("echo '# changed' >> %s", path)
         host.check_output("systemctl disable --now molam-check.timer")
         host.check_output("systemd-run --collect --unit=listener python3 -m http.server 4444")
@@ -64,6 +65,7 @@ def test_what_somebody_changed_is_told_and_nothing_where_nobody_did(request: pyt
     for what, words in {
         NGINX: "has other content [role nginx, ",
         BROUGHT: "has other content",
+        SSHD: "has other content than was put there",
         "molam-check.timer": "is inactive and disabled; would be started and enabled at boot [role monitoring, ",
         "port 4444/tcp": "is listened on, at 0.0.0.0, by python3 (listener.service): it is of no unit that is known",
         "stray.service": "is a unit (active, static) that no package and no role made",

@@ -154,6 +154,11 @@ def test_of_a_loop_each_item_that_would_change_is_told() -> None:
             "is not there: a command would be run",
         ),
         (
+            {"action": "ansible.builtin.shell", "cmd": "ssh-keygen -q"},
+            "ssh-keygen -q",
+            "would be run, and change something",
+        ),
+        (
             {
                 "action": "community.postgresql.postgresql_user",
                 "queries": ['CREATE USER "molam_webhook"'],
@@ -492,9 +497,27 @@ def test_a_file_that_roles_bring_is_told_by_its_name() -> None:
     assert (changed.what, changed.diff) == (OF_ROLES, ("-# ***",))
     assert missing.words == "is not there and would be made"
     # In place of all of them together.
+    assert [*strangers.tried_files({}, hide)] == []
     together = only(event({"changed": True, "action": "ansible.builtin.unarchive", "dest": "/"}))
     assert drift.merged([together], [changed]) == [changed]
     assert drift.merged([together], []) == [together]
+
+
+def test_a_file_that_was_changed_after_it_was_tried_is_told_by_its_name() -> None:
+    sshd = "/etc/ssh/sshd_config.d/00-molam.conf"
+    assert strangers.tried_places() == {
+        "/etc/nftables.d/molam.nft": "/var/lib/molam-try/nftables",
+        sshd: "/var/lib/molam-try/sshd",
+    }
+    (changed,) = strangers.tried_files({sshd: ["PasswordAuthentication yes\n", "PasswordAuthentication no\n"]}, hide)
+    assert (changed.what, changed.diff) == (sshd, ("-PasswordAuthentication yes", "+PasswordAuthentication no"))
+    (gone,) = strangers.tried_files({sshd: [None, "PasswordAuthentication no\n"]}, hide)
+    assert gone.words == "is not there any more"
+    command = {"action": "ansible.builtin.command", "cmd": ["molam-try", "sshd", "--seconds=60", "--dry-run"]}
+    checked = only(event({"changed": True} | command))
+    assert "would be run" in checked.words
+    assert drift.merged([checked], [changed]) == [changed]
+    assert drift.merged([checked], []) == [checked]
 
 
 # --- What ends. ---
@@ -563,6 +586,7 @@ COLLECTED: dict[str, Any] = {
     "owners": {},
     "verify": "",
     "own": {},
+    "tried": {},
     "secrets": {"keyring/v1": TODAY.isoformat()},
 }
 

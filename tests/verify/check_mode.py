@@ -195,7 +195,12 @@ def in_words(result: Json) -> tuple[str, str]:
     if action in ("command", "shell"):
         made = asked.get("creates") or asked.get("removes") or ""
         is_there = "is still there" if asked.get("removes") else "is not there"
-        return str(made), f"{is_there}: a command would be run" if made else "a command would change something"
+        line = result.get("cmd")
+        # Options say how it is run, in check mode otherwise than else.
+        words = [str(word) for word in line if not str(word).startswith("-")] if isinstance(line, list) else [str(line)]
+        if made:
+            return str(made), f"{is_there}: a command would be run"
+        return shortened(" ".join(words)) if line else "", "would be run, and change something"
     if action.startswith("postgresql_"):
         name = asked.get("name") or asked.get("db") or asked.get("privs")
         return f"PostgreSQL: {name}" if name else "PostgreSQL", f"would be changed: {shortened(queries(result))}"

@@ -1,7 +1,8 @@
 """Runs on the host, as root, by Python alone: tells what stands there, and changes nothing.
 
-Its first argument is JSON: the files that the roles bring, by path, each with its SHA-256 sum. It prints one JSON
-object; tests/verify/strangers.py and tests/verify/expiry.py make words of it.
+Its arguments are JSON: the files that the roles bring, by path, each with its SHA-256 sum; and the files that molam-try
+puts in their places, and from where. It prints one JSON object, which tests/verify/strangers.py and expiry.py beside it
+put into words.
 """
 
 from __future__ import annotations
@@ -72,6 +73,20 @@ def differing(files: dict[str, str]) -> dict[str, str | None]:
     return found
 
 
+def text_of(path: str) -> str | None:
+    """Return the text of a file, or None where it is not there."""
+    try:
+        return Path(path).read_bytes()[:CHARACTERS].decode(errors="replace")
+    except OSError:
+        return None
+
+
+def tried(places: dict[str, str]) -> dict[str, list[str | None]]:
+    """Return the files that are not as what was tried to be put in their places: what is there, and what was tried."""
+    found = {place: [text_of(place), text_of(wanted)] for place, wanted in places.items()}
+    return {place: texts for place, texts in found.items() if texts[0] != texts[1]}
+
+
 def cgroup(pid: str) -> str:
     """Return the control group of a process, or '' where it has ended."""
     try:
@@ -110,6 +125,7 @@ def main() -> None:
         "owners": owners(paths),
         "verify": changed,
         "own": differing(json.loads(sys.argv[1])),
+        "tried": tried(json.loads(sys.argv[2])),
         "secrets": secrets_since(),
     }
     print(json.dumps(said))

@@ -32,7 +32,12 @@ def look(of: Target, host: Host, hide: Hide) -> Drift:
 
 def collect(host: Host) -> dict[str, Any] | str:
     """Return what tests/verify/collect.py tells of a host, or why it does not."""
-    answer = host.run("python3 -c %s %s", COLLECT.read_text(), json.dumps(strangers.digests()))
+    answer = host.run(
+        "python3 -c %s %s %s",
+        COLLECT.read_text(),
+        json.dumps(strangers.digests()),
+        json.dumps(strangers.tried_places()),
+    )
     try:
         said: dict[str, Any] = json.loads(answer.stdout)
     except ValueError:
@@ -74,10 +79,14 @@ def judge(check: Check, collected: Mapping[str, Any] | str, release: str, hide: 
 
 
 def merged(checked: list[Difference], found: Iterable[Difference]) -> list[Difference]:
-    """Return both, where each file that the roles bring is told in place of all of them together."""
+    """Return both, each file by its own name: a check run names those that come in one archive together, and those that
+    molam-try puts in their places not at all.
+    """
     others = list(found)
-    brought = any(entry.what in strangers.brought_files() for entry in others)
-    return [entry for entry in checked if not (brought and entry.what == "/")] + others
+    told = {entry.what for entry in others}
+    together = ["/"] if told & strangers.brought_files().keys() else []
+    together += [f"molam-try {Path(of).name}" for place, of in strangers.tried_places().items() if place in told]
+    return [entry for entry in checked if entry.what not in together] + others
 
 
 def other_release(asked: str, serving: str) -> Iterator[Difference]:

@@ -91,6 +91,7 @@ def of_host(
     brought = Brought(collected["owners"], made)
     known = known_units(collected, brought)
     found = [*units(collected, known, brought), *package_files(collected, brought), *own_files(collected["own"], hide)]
+    found += tried_files(collected["tried"], hide)
     if openings is not None:
         opened = {int(port) for opening in openings for port in opening["ports"]}
         found += listeners(collected, opened, known)
@@ -236,6 +237,21 @@ def own_files(differing: Mapping[str, str | None], hide: Hide) -> Iterator[Diffe
             wanted = brought_files()[path].read_text()
             lines = cut(changed_lines(hide(text), wanted))
             yield Difference(Kind.SETTING, path, "has other content", MEND_OWN, lines)
+
+
+def tried_files(differing: Mapping[str, list[str | None]], hide: Hide) -> Iterator[Difference]:
+    """Yield the files that are not what molam-try (role base) put there."""
+    for path, (there, wanted) in sorted(differing.items()):
+        words = "has other content than was put there" if there is not None else "is not there any more"
+        lines = cut(changed_lines(hide(there or ""), hide(wanted or "")))
+        yield Difference(Kind.SETTING, path, words, MEND_OWN, lines)
+
+
+@cache
+def tried_places() -> dict[str, str]:
+    """Return where molam-try puts each change, by the place, and from where."""
+    places = re.findall(r'"(\w+)": Change\(\s*Path\("([^"]+)"\)', (ROLES / "base" / "files" / "molam-try").read_text())
+    return {place: f"/var/lib/molam-try/{name}" for name, place in places}
 
 
 @cache
