@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.verify import check_mode, drift, expiry, strangers
 from tests.verify.check_mode import Check
 from tests.verify.checklist import ROOT
 from tests.verify.difference import Difference, Drift, Kind
+from tests.verify.target import Target
 
 SECRET = "whsec_that_nobody_may_read"  # noqa: S105  of no key
 NGINX = "/work/roles/nginx/tasks/configure.yml:32"
@@ -238,6 +240,18 @@ def test_a_run_that_says_nothing_of_its_end_is_a_fault(output: str, status: int)
     assert check_mode.read(output, status, hide, "no such vault password").fault == "no such vault password"
 
 
+def test_of_a_check_run_that_hangs_what_it_said_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "ansible-playbook"
+    program.write_text(f"#!/bin/sh\ncat {tmp_path}/said\nexec sleep 60\n")
+    program.chmod(0o755)
+    (tmp_path / "said").write_text(f"{event({'msg': {'known': []}}, check_mode.SAID)}\n{event(TEMPLATE)}\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(check_mode, "SECONDS_AT_MOST", 1)
+    told = check_mode.run(Target("web-1", tmp_path, None, sudo=False), hide)
+    assert told.fault == "it did not end within 1 s"
+    assert (len(told.differences), told.said) == (1, {"known": []})
+
+
 def test_lines_that_are_no_events_are_left_out() -> None:
     hostile = ["[WARNING]: something", "[1, 2]", '"text"', "{", "null", json.dumps({"_event": "v2_runner_on_ok"})]
     assert (
@@ -445,6 +459,11 @@ def test_a_unit_that_nobody_brought_is_told(path: str, leads_to: str, what: str,
     (found,) = units({path: leads_to or path}, UNITS.partition("Id=run-u1")[0]).items()
     assert found[0] == what
     assert words in found[1]
+
+
+def test_a_stray_unit_is_told_once_where_it_is_enabled_too() -> None:
+    stray = f"{ETC}/stray.service"
+    assert list(units({stray: stray, f"{ETC}/multi-user.target.wants/stray.service": stray})) == ["stray.service"]
 
 
 def test_what_was_started_by_hand_long_ago_is_told_and_a_script_that_no_package_has() -> None:

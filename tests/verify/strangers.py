@@ -176,6 +176,9 @@ def units(collected: Mapping[str, Any], known: set[str], brought: Brought) -> It
     for path, leads_to in sorted(collected["unit_files"].items()):
         if brought.has(path) or (leads_to not in (path, NULL) and brought.has(leads_to)):
             continue
+        if leads_to != path and collected["unit_files"].get(leads_to) == leads_to:
+            # What it leads to is told by itself.
+            continue
         name, folder = path.rpartition("/")[2], path.rpartition("/")[0]
         if leads_to == NULL:
             yield Difference(Kind.UNIT, name, f"is masked by {path}: nothing can start it", MEND_MASK)
