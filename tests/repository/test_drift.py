@@ -106,10 +106,13 @@ def test_of_a_loop_each_item_that_would_change_is_told() -> None:
         (
             {
                 "action": "ansible.builtin.file",
-                "diff": {"before": {"path": "/a", "mode": "0777"}, "after": {"path": "/a", "mode": "0700"}},
+                "diff": {
+                    "before": {"owner": "x", "mode": "0777"},
+                    "after": {"owner": "x", "mode": "0700", "path": "/a"},
+                },
             },
             "/a",
-            "its mode is 0777 and would be 0700",
+            ": its mode is 0777 and would be 0700 [",
         ),
         (
             {
@@ -182,7 +185,7 @@ def test_of_a_loop_each_item_that_would_change_is_told() -> None:
 def test_each_kind_of_change_is_told_in_words(result: dict[str, Any], what: str, words: str) -> None:
     found = only(event({"changed": True} | result))
     assert found.what == what
-    assert words in found.words
+    assert words in f": {found.words}"
 
 
 def test_what_is_no_drift_is_not_told() -> None:
@@ -313,7 +316,7 @@ GROUPS = {
 NAMES = [
     group.rpartition("/")[2] for pid, group in GROUPS.items() if "user.slice" not in group and "run-u" not in group
 ]
-KNOWN = {*NAMES, "init.scope"}
+KNOWN = {*NAMES, "init.scope", "user@1000.service"}
 OPENED = {22, 80, 443}
 
 
@@ -360,7 +363,7 @@ def test_who_was_asked_to_listen_is_no_stranger() -> None:
             "port 443/tcp",
             "of no unit that is known",
         ),
-        ('tcp LISTEN 0 5 *:443 *:* users:(("a\nb",pid=812,fd=3))', "port 443/tcp", "of no unit that is known"),
+        ('tcp LISTEN 0 5 *:443 *:* users:(("a\nb",pid=812,fd=3))', "port 443/tcp", "by ab ("),
         # The kernel's own, as WireGuard's.
         ("udp UNCONN 0 0 0.0.0.0:51820 0.0.0.0:*", "port 51820/udp", "nobody that is seen (the kernel)"),
         # Of one that ended meanwhile.
