@@ -85,8 +85,8 @@ def test_a_change_that_changes_nothing_is_told(place: Place) -> None:
         sabotage.make(place, [one])
 
 
-def test_each_goes_where_nothing_else_breaks_its_lines() -> None:
+def test_no_two_of_a_batch_break_the_same_line_and_none_is_full() -> None:
     names = ["a", "b", "c", "d"]
     breaks = [{"A-1": "", "A-2": ""}, {"A-2": ""}, {"A-3": ""}, {"A-1": ""}]
     made = sabotage.batches(Sabotage(name, ids) for name, ids in zip(names, breaks, strict=True))
-    assert [[one.name for one in batch] for batch in made] == [["a", "c"], ["b", "d"]]
+    assert [[one.name for one in batch] for batch in made] == [["a"], ["b", "c", "d"]]

@@ -122,15 +122,29 @@ def read(file: Path = FILE) -> list[Sabotage]:
 
 
 def batches(sabotages: Iterable[Sabotage]) -> list[Batch]:
-    """Return what can be made at once: each goes where it is the first one to break its lines."""
-    made: list[list[Sabotage]] = []
-    for sabotage in sabotages:
-        for batch in made:
-            if not any(sabotage.breaks.keys() & other.breaks.keys() for other in batch):
-                batch.append(sabotage)
-                break
-        else:
-            made.append([sabotage])
+    """Return what is made at once: as few batches as there can be, and about as many broken lines in each of them.
+
+    In one batch no two break the same line. Of those that do, who stands first is made, and mended, first. The more
+    lines are left whole in a batch, the more is seen of what a sabotage breaks beside its own.
+    """
+    given = list(sabotages)
+
+    def shared(one: Sabotage, others: Iterable[int]) -> list[int]:
+        return [other for other in others if one.breaks.keys() & given[other].breaks.keys()]
+
+    # How many batches have to come after each one's.
+    after = [0] * len(given)
+    for index in reversed(range(len(given))):
+        after[index] = max(
+            (after[later] + 1 for later in shared(given[index], range(index + 1, len(given)))), default=0
+        )
+    made: list[list[Sabotage]] = [[] for _ in range(max(after, default=-1) + 1)]
+    chosen: list[int] = []
+    for index, one in enumerate(given):
+        first = max((chosen[before] + 1 for before in shared(one, range(index))), default=0)
+        free = range(first, len(made) - after[index])
+        chosen.append(min(free, key=lambda number: sum(len(other.breaks) for other in made[number])))
+        made[chosen[index]].append(one)
     return list(made)
 
 
