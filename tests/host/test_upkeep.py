@@ -87,9 +87,13 @@ def _backups(inventory: dict[str, Any]) -> None:
 
 @pytest.mark.checklist("OPS-2")
 @pytest.mark.usefixtures("_backups")
-def test_backups_are_fresh(measured: dict[str, Any], saw: Saw) -> None:
+def test_backups_are_fresh(host: Host, measured: dict[str, Any], saw: Saw) -> None:
+    """And are made again: one that was stopped is old only a day later."""
     ages = {key: value for key, value in measured["measured"].items() if key.startswith("molam_backup_age_seconds")}
+    timers = {name: host.service(f"{name}.timer") for name in ("molam-backup", "molam-backup-drill")}
+    stopped = [f"{name}.timer" for name, timer in timers.items() if not (timer.is_enabled and timer.is_running)]
     saw(f"{len(ages)} kinds of backup, the oldest made {max(ages.values(), default=0) / 3600:.1f} hours ago")
+    assert stopped == []
     assert len(ages) >= 3
     assert crossed(measured, "molam_backup") == []
     assert crossed(measured, "molam_wal") == []
@@ -129,11 +133,13 @@ def test_the_release_is_in_the_ledger(host: Host, inventory: dict[str, Any], saw
     release = host.check_output("basename $(readlink -f /opt/molam-webhook/active)")
     lines = [json.loads(line) for line in host.check_output(f"cat {LEDGER}").splitlines()]
     done = [line for line in lines if line["result"] == "done" and line["action"] in ("deploy", "rollback", "apply")]
+    manifest = json.loads(host.check_output("cat /opt/molam-webhook/active/manifest.json"))
     saw(f"{release}, commit {done[-1]['commit'][:12]}, in use since {done[-1]['at']}")
-    assert done[-1]["to_release"] == release
-    assert re.fullmatch("[0-9a-f]{40}", done[-1]["commit"])
+    assert (done[-1]["to_release"], done[-1]["commit"]) == (release, manifest["commit"])
+    # A demo runs what somebody is working on, committed or not.
     if inventory["molam_environment"] != "demo":
         assert TAG.fullmatch(release), f"{release} is no tag"
+        assert re.fullmatch("[0-9a-f]{40}", manifest["commit"])
 
 
 @pytest.mark.checklist("OPS-5")

@@ -10,6 +10,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.tree import commit, copy_tree, git
+
 ROOT = Path(__file__).resolve().parents[2]
 APP = Path("app/src/molam_webhook")
 
@@ -40,26 +42,15 @@ class Clone:
     """A clone of this repository, as it is in the working tree, that has releases of its own."""
 
     def __init__(self, path: Path) -> None:
-        """Copy what git would have, commit it, and share the test hosts' keys and certificates."""
+        """Copy what git would have, and share the test hosts' keys and certificates."""
         self.path = path
-        files = self._run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT).split("\0")
-        for name in filter(None, files):
-            source, target = ROOT / name, path / name
-            if source.exists() or source.is_symlink():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(source, target, follow_symlinks=False)
+        copy_tree(path)
         (path / ".state").mkdir()
         for name in ("pki", "secrets", "ssh"):
             (path / ".state" / name).symlink_to(ROOT / ".state" / name)
-        self._git("init", "--quiet", "--initial-branch=main")
-        self._git("config", "user.name", "Tests")
-        self._git("config", "user.email", "tests@example.com")
-
-    def _run(self, *command: str, cwd: Path) -> str:
-        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True).stdout
 
     def _git(self, *arguments: str) -> str:
-        return self._run("git", *arguments, cwd=self.path)
+        return git(self.path, *arguments)
 
     def edit(self, name: str | Path, old: str, new: str) -> None:
         """Change a file at one place, which has to be there."""
@@ -79,8 +70,7 @@ class Clone:
         """Make a release of what the clone has now."""
         pyproject = self.path / "app" / "pyproject.toml"
         pyproject.write_text(re.sub(r'(?m)^version = ".*"$', f'version = "{name[1:]}"', pyproject.read_text(), count=1))
-        self._git("add", "--all")
-        self._git("commit", "--quiet", f"--message=Release {name}")
+        commit(self.path, f"Release {name}")
         self._git("tag", name)
 
     def back_to(self, name: str) -> None:

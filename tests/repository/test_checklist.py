@@ -1,4 +1,6 @@
-"""Every line of the security checklist is shown by a test, and is mended by what the advice names."""
+"""Every line of the security checklist is shown by a test, broken by a sabotage that the test has to find, and mended
+by what the advice names.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.verify import advice, checklist
+from tests.verify import advice, checklist, sabotage
 from tests.verify.checklist import ROOT
+from tests.verify.sabotage import Sabotage
 
 LINES = checklist.read()
 SHOWN = checklist.tests_below(ROOT / "tests", ROOT / "app" / "tests")
 # What a verification runs: tests/verify/run.py.
 SAFE = {name for test in SHOWN for name in test.ids if not test.intrusive and test.path.parent.name == "host"}
+SABOTAGES = sabotage.read()
 ADVICE = yaml.safe_load(advice.FILE.read_text())
 
 
@@ -34,6 +38,33 @@ def test_a_test_shows_it(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name, line in LINES.items() if line.of_a_host])
 def test_it_is_seen_on_a_host_that_serves_without_a_change(name: str) -> None:
     assert name in SAFE
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_sabotage_breaks_it(name: str) -> None:
+    """Whether it turns red then is seen on a host: tests/demo/test_sabotage.py."""
+    assert [one.name for one in SABOTAGES if name in one.breaks] != []
+
+
+@pytest.mark.parametrize("one", SABOTAGES, ids=lambda one: one.name)
+def test_a_sabotage_is_whole(one: Sabotage) -> None:
+    """It names lines, what is seen of them, and what it does, which a shell can read."""
+    assert one.breaks
+    assert one.breaks.keys() <= LINES.keys()
+    assert all(one.breaks.values())
+    assert one.host or one.clone or one.inventory
+    assert set(one.then) <= sabotage.THEN.keys()
+    assert bool(one.undo_clone) == bool(one.clone)
+    for script in (one.host, one.undo, one.clone, one.undo_clone):
+        assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+
+
+def test_no_line_is_broken_by_two_sabotages_at_once() -> None:
+    made = sabotage.batches(SABOTAGES)
+    assert sorted(one.name for batch in made for one in batch) == sorted(one.name for one in SABOTAGES)
+    for batch in made:
+        broken = [name for one in batch for name in one.breaks]
+        assert len(broken) == len(set(broken))
 
 
 @pytest.mark.slow
