@@ -22,6 +22,7 @@ from .conftest import CA_ROOT
 def opinion(ca_host: Host, site: Site) -> Opinion:
     """Return what testssl.sh says."""
     result = "/root/testssl.json"
+    ca_host.check_output("rm -f %s", result)
     told = ca_host.run(shlex.join(testssl.command("testssl", site.address, site.domain, result, CA_ROOT))).stdout
     found = ca_host.file(result)
     assert found.exists, told

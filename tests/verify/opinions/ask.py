@@ -6,7 +6,6 @@ What runs on the host gets what its services leave of processor and disk, ends w
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import shlex
 import shutil
 import subprocess
@@ -18,12 +17,15 @@ from pathlib import Path
 
 from testinfra.host import Host
 
+from tests.host.conftest import SITE
+from tests.host.inventory import ask as ask_inventory
 from tests.verify.opinions import debsecan, lynis, openscap, ssh_audit, systemd_analyze, testssl
 from tests.verify.opinions.answers import answered
 from tests.verify.opinions.opinion import NoOpinionError, Opinion
+from tests.verify.result import shortened
 from tests.verify.target import STATE, VerifyError
 
-SECONDS_AT_MOST = 300
+SECONDS_AT_MOST = 600
 # A transient unit: its processes end with it, and so does its directory, which is all that it has to itself. /tmp and
 # the rest of the file system are the host's, as that is what tools look at.
 BOUNDED = (
@@ -32,8 +34,12 @@ BOUNDED = (
     "--property=IOWeight=1 --property=OOMScoreAdjust=1000 --property=MemoryMax=1G "
     f"--property=RuntimeMaxSec={SECONDS_AT_MOST}"
 )
+# Characters of a note: what a tool says may be long.
+NOTE = 500
 CONTAINER = "container"
 ENDED = "molam-opinion-ended"
+# Of the inventory, by expression.
+WANTED = {name: SITE[name] for name in ("address", "domain", "ca")} | {"ssh_port": "ansible_port | default(22)"}
 # A data stream that was brought by hand, for a release that the host's and this machine's package do not know.
 BROUGHT = STATE / "scap"
 
@@ -66,17 +72,15 @@ def ask(host: Host, tools: Iterable[str]) -> list[Opinion]:
 
 def place(host: Host) -> Place:
     """Return where a host is and what it is; raise VerifyError."""
-    wanted = "'address': ansible_host | default(inventory_hostname), 'domain': molam_domain, "
-    wanted += "'ssh_port': ansible_port | default(22), 'state': test_state | default('')"
-    answer = host.ansible("debug", f'msg="{{{{ {{{wanted}}} | to_json }}}}"', check=False)
-    if "msg" not in answer or answer.get("failed"):
-        raise VerifyError(f"its inventory can't be read: {answer.get('msg', answer)}")
-    said = answer["msg"] if isinstance(answer["msg"], dict) else json.loads(answer["msg"])
+    try:
+        said = ask_inventory(host, WANTED)
+    except ValueError as error:
+        raise VerifyError(f"its inventory can't be read: {error}") from None
     return Place(
         address=said["address"],
         domain=said["domain"],
         ssh_port=int(said["ssh_port"]),
-        ca=Path(said["state"]) / "pki" / "ca.pem" if said["state"] else None,
+        ca=Path(said["ca"]) if said["ca"] else None,
         debian=host.system_info.release.partition(".")[0],
         kinds=frozenset({CONTAINER} if host.run("systemd-detect-virt --quiet --container").rc == 0 else ()),
     )
@@ -87,7 +91,7 @@ def opinion(name: str, host: Host, where: Place) -> Opinion:
     try:
         return answered(TOOLS[name](host, where), where.kinds)
     except NoOpinionError as error:
-        return Opinion(name, note=str(error))
+        return Opinion(name, note=shortened(str(error), NOTE))
 
 
 def _lynis(host: Host, _: Place) -> Opinion:
@@ -102,7 +106,8 @@ def _debsecan(host: Host, _: Place) -> Opinion:
 
 
 def _systemd_analyze(host: Host, _: Place) -> Opinion:
-    return systemd_analyze.read(_bounded(host, systemd_analyze.COMMAND))
+    # It takes a moment, and a unit around it would be in the list.
+    return systemd_analyze.read(str(host.run(systemd_analyze.COMMAND).stdout))
 
 
 def _openscap(host: Host, where: Place) -> Opinion:

@@ -25,7 +25,7 @@ def command(program: str, address: str, domain: str, result: str, ca: str | Path
         *(program, "--quiet", "--color", "0", "--warnings", "off"),
         *shlex.split(CHECKS),
         *trust,
-        *("--ip", address, "--jsonfile", result, "--overwrite", domain),
+        *("--ip", address, "--jsonfile", result, domain),
     ]
 
 
@@ -39,11 +39,12 @@ def read(found: str, banner: str) -> Opinion:
     if not entries or any(entry["severity"] == "FATAL" for entry in findings):
         words = "; ".join(entry["finding"] for entry in findings) or "it found nothing at all"
         raise NoOpinionError(f"the host was not tested: {words}")
-    version = re.search(r"\b\d+\.\d+\S*", banner)
+    # It writes in colours.
+    version = re.search(r"version (\d\S*)", re.sub(r"\x1b\[[\d;]*m", "", banner))
     grades = [entry["finding"] for entry in entries if entry["id"] == GRADE]
     return Opinion(
         NAME,
-        version=version[0] if version else "",
+        version=version[1] if version else "",
         figure=f"grade {grades[0]}" if grades else "no grade: testssl.sh gives one from 3.2 on, which Debian 13 has",
         followed=sum(entry["severity"] == "OK" and entry["id"] != GRADE for entry in entries),
         unanswered=[Finding(entry["id"], f"{entry['severity']}: {entry['finding']}") for entry in findings],
