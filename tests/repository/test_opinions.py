@@ -229,6 +229,7 @@ def test_rules_that_are_nowhere_are_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_what_is_cut_off_is_told() -> None:
     """What was printed until then is no opinion."""
     host: Any = Bare(lynis=sample("lynis.dat"))
-    assert ask.opinion("lynis", host, PLACE) == Opinion("lynis", note="it did not end within 600 s: cut off")
+    note = "it did not come to its end, for which it has 600 s: cut off"
+    assert ask.opinion("lynis", host, PLACE) == Opinion("lynis", note=note)
     host = Bare(lynis=sample("lynis.dat") + ask.ENDED)
     assert ask.opinion("lynis", host, PLACE).figure == "hardening index 74 of 100"

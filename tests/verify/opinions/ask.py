@@ -180,7 +180,7 @@ def _bounded(host: Host, command: str, cleanup: str = "") -> str:
     answer = host.run(f"{BOUNDED}{after} sh -c {script}")
     said, ended, _ = str(answer.stdout).rpartition(ENDED)
     if not ended:
-        raise NoOpinionError(f"it did not end within {SECONDS_AT_MOST} s: {answer.stderr.strip()[-300:]}")
+        raise NoOpinionError(f"it did not come to its end, for which it has {SECONDS_AT_MOST} s: {answer.stderr}")
     return said
 
 
@@ -189,5 +189,5 @@ def _here(command: list[str]) -> str:
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS_AT_MOST)
     except subprocess.TimeoutExpired:
-        raise NoOpinionError(f"it did not end within {SECONDS_AT_MOST} s") from None
+        raise NoOpinionError(f"it did not come to its end within {SECONDS_AT_MOST} s") from None
     return answer.stdout or answer.stderr
