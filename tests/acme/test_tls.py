@@ -5,54 +5,39 @@ After the tests of the certificate: it takes a minute in which the certificate m
 
 from __future__ import annotations
 
-import json
+import shlex
 
 import pytest
 from testinfra.host import Host
 
 from tests.host.conftest import WEBHOOK_PATH, Site
+from tests.verify.opinions import testssl
+from tests.verify.opinions.answers import answered
+from tests.verify.opinions.opinion import Opinion
 
 from .conftest import CA_ROOT
 
-# All that the grade takes. Without the simulation of clients, which takes a quarter of the time and grades nothing, and
-# without the DNS, which is the scenario's own.
-CHECKS = "--protocols --std --fs --server-preference --server-defaults --headers --vulnerable --nodns none"
-
-# What is found at a host that is in order, and why.
-EXPECTED = {
-    "cert_expirationStatus": "the CA's certificates last six days",
-    "cert_notAfter": "the same",
-    "cert_revocation": "the CA has no revocation list; what lasts six days needs none",
-    "engine_problem": "Debian's OpenSSL has no GOST, which is not asked for",
-}
-# What is found in some runs alone.
-UNSTEADY = {
-    "cert_serialNumberLen": "the CA draws serial numbers, and one of 256 begins with a zero, which is not written",
-    "sessionresumption_ticket": "testssl.sh may hang up before the ticket of TLS 1.3 has come",
-}
-
 
 @pytest.fixture(scope="module")
-def findings(ca_host: Host, site: Site) -> dict[str, str]:
-    """Return what testssl.sh finds, each with its severity, by id; the grade is one of them."""
+def opinion(ca_host: Host, site: Site) -> Opinion:
+    """Return what testssl.sh says."""
     result = "/root/testssl.json"
-    told = ca_host.run(
-        f"testssl --quiet --color 0 --warnings off {CHECKS} --add-ca {CA_ROOT} --ip {site.address} "
-        f"--jsonfile {result} --overwrite {site.domain}"
-    ).stdout
-    found = json.loads(ca_host.file(result).content_string)
-    assert found, told
-    return {entry["id"]: f"{entry['severity']}: {entry['finding']}" for entry in found}
+    ca_host.check_output("rm -f %s", result)
+    told = ca_host.run(shlex.join(testssl.command("testssl", site.address, site.domain, result, CA_ROOT))).stdout
+    found = ca_host.file(result)
+    assert found.exists, told
+    return answered(testssl.read(found.content_string, ca_host.run("testssl --version").stdout), kinds=())
 
 
-def test_grade(findings: dict[str, str]) -> None:
-    assert findings["overall_grade"] == "OK: A+"
+def test_grade(opinion: Opinion) -> None:
+    assert opinion.figure == "grade A+"
 
 
-def test_nothing_is_found_that_is_not_known(findings: dict[str, str]) -> None:
-    found = {name: text for name, text in findings.items() if not text.startswith(("OK:", "INFO:"))}
-    assert {name: text for name, text in found.items() if name not in EXPECTED | UNSTEADY} == {}
-    assert EXPECTED.keys() - found.keys() == set()
+def test_nothing_is_found_that_is_not_known(opinion: Opinion) -> None:
+    assert opinion.unanswered == []
+    # It looked at the host: the CA's certificates always have these.
+    always = {"cert_expirationStatus", "cert_notAfter", "cert_revocation", "engine_problem"}
+    assert always <= {finding.id for finding in opinion.unfollowed}
 
 
 def test_key_exchange_withstands_quantum_computers(host: Host, ca_host: Host, site: Site) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from testinfra.host import Host
 
-from .conftest import ROOT, SSH, Target
+from tests.verify.opinions import ssh_audit
+from tests.verify.opinions.ask import ask
 
-# Of ssh-audit.
-POLICIES = {"12": "Hardened Debian 12 (version 3)", "13": "Hardened Debian 13 (version 1)"}
+from .conftest import SSH, Target
 
 
 def come_in(target: Target, user: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -53,13 +52,7 @@ def test_who_is_in_no_group_of_administrators_stays_out(host: Host, target: Targ
         host.check_output("timeout 20 sh -c 'while pgrep -u visitor; do sleep 0.1; done'; userdel --remove visitor")
 
 
-def test_ssh_audit_has_nothing_to_say(host: Host, target: Target) -> None:
-    answer = subprocess.run(
-        [sys.executable, "-m", "ssh_audit", "--policy", POLICIES[host.system_info.release.split(".")[0]], target.ipv4],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert "Passed" in answer.stdout
+def test_ssh_audit_has_nothing_to_say(host: Host) -> None:
+    (opinion,) = ask(host, [ssh_audit.NAME])
+    assert opinion.figure.startswith("passes the policy Hardened Debian "), opinion.note
+    assert (opinion.unanswered, opinion.unfollowed) == ([], [])

@@ -1,44 +1,46 @@
-"""Lynis has no warning, and no suggestion that docs/security.md does not answer."""
+"""Lynis has no warning, and no suggestion that tests/verify/opinions/answers.yml does not answer."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from testinfra.host import Host
 
+from tests.verify.opinions import lynis
+from tests.verify.opinions.ask import ask
+from tests.verify.opinions.opinion import Opinion
+
 pytestmark = pytest.mark.intrusive
 
-ANSWERED = Path(__file__).resolve().parents[2] / "docs" / "security.md"
-REPORT = "/var/log/lynis-report.dat"
+# What Lynis leaves behind by itself, and what it is given for its report.
+TRACES = "ls -d /var/log/lynis* /run/lynis* /run/molam-opinion* /tmp/lynis*"
 
 
 @pytest.fixture(scope="module")
-def report(host: Host) -> Iterator[list[list[str]]]:
-    """Return what Lynis reports: lines of kind, test, text and details."""
+def opinion(host: Host) -> Iterator[Opinion]:
+    """Return what Lynis says."""
     # A fix that Debian published since the host was made is no fault of it: what brings it each night brings it now.
     host.check_output("apt-get update --quiet && unattended-upgrade")
     host.check_output("apt-get install --yes --quiet --no-install-recommends lynis 2>&1")
-    host.check_output("lynis audit system --quick --quiet --no-colors")
-    lines = host.check_output(f"grep -E '^(warning|suggestion)\\[\\]=' {REPORT}").splitlines()
-    yield [re.split(r"\[\]=|\|", line) for line in lines]
-    host.check_output(f"apt-get purge --yes --quiet lynis 2>&1 && rm -f {REPORT} /var/log/lynis.log")
+    (opinion,) = ask(host, [lynis.NAME])
+    yield opinion
+    host.check_output("apt-get purge --yes --quiet lynis 2>&1")
 
 
-def name(test: str, details: str) -> str:
-    """Return a test's name; of the one for all of sshd's settings, with the setting's."""
-    return f"{test} {details.partition(' ')[0]}" if test == "SSH-7408" else test
+def test_it_looked_at_the_host(opinion: Opinion) -> None:
+    assert opinion.note == ""
+    # Some are never followed.
+    assert {"LOGG-2154", "SSH-7408 MaxSessions"} <= {finding.id for finding in opinion.unfollowed}
+    assert opinion.figure.startswith("hardening index ")
 
 
-def test_nothing_is_warned_of(report: list[list[str]]) -> None:
-    assert [line for line in report if line[0] == "warning"] == []
+def test_nothing_is_warned_of_and_each_suggestion_is_followed_or_answered(opinion: Opinion) -> None:
+    """No answer fits a warning."""
+    assert opinion.unanswered == []
+    assert [finding for finding in opinion.unfollowed if finding.id.startswith("warning ")] == []
 
 
-def test_each_suggestion_is_followed_or_answered(report: list[list[str]]) -> None:
-    suggested = {name(line[1], line[3]) for line in report if line[0] == "suggestion"}
-    # It looked at the host: some are never followed.
-    assert {"LOGG-2154", "SSH-7408 MaxSessions"} <= suggested
-    answered = set(re.findall(r"^\| `([A-Z]+(?:-\d+(?: \w+)?)?)` \|", ANSWERED.read_text(), re.MULTILINE))
-    assert suggested - answered == set()
+def test_nothing_is_left(host: Host, opinion: Opinion) -> None:
+    assert opinion.version
+    assert host.run(TRACES).stdout == ""
