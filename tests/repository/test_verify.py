@@ -16,6 +16,8 @@ import pytest
 
 from tests.verify import looking, render, run, target
 from tests.verify.checklist import ROOT, Line
+from tests.verify.difference import Difference, Drift, Expiring, Kind
+from tests.verify.opinions.opinion import Finding, Opinion
 from tests.verify.result import (
     Head,
     Look,
@@ -36,6 +38,11 @@ NOT_APPLICABLE, NOT_TESTABLE = State.NOT_APPLICABLE, State.NOT_TESTABLE
 TODAY = date(2027, 1, 31)
 LINES = {"A-1": Line("The first", frozenset({"host"}))}
 HOSTILE = '<script>alert(1)</script> | `x` \0 & "quoted" ]]> \\|'
+DRIFT = Drift(
+    [Difference(Kind.LISTENER, f"port 9/tcp {HOSTILE}", HOSTILE, "stop it", diff=(f"- {HOSTILE}", "+ what would be"))],
+    [Expiring(f"the certificate {HOSTILE}", date(2027, 2, 3), 3, "renew it")],
+    [f"Listeners: {HOSTILE}"],
+)
 HEAD = Head("web-1", "hooks.shop.test", "production", "v1.2.0", "0123456789abcdef", "2027-01-31T10:00:00Z", 41.6)
 
 
@@ -130,6 +137,21 @@ def report(*states: State, **others: Any) -> Report:  # noqa: ANN401  any field 
     return Report(HEAD, verdicts, **others)
 
 
+@pytest.mark.parametrize(
+    ("drift", "words"),
+    [
+        (None, "1 of 1 lines hold"),
+        (Drift(), "1 of 1 lines hold; nothing differs"),
+        (DRIFT, "1 of 1 lines hold; 1 differ, 1 end soon, 1 could not be looked at"),
+    ],
+)
+def test_what_differs_is_in_the_result(drift: Drift | None, words: str) -> None:
+    made = report(PASSED, drift=drift)
+    assert render.sentence(made) == words
+    assert (made.as_json()["drift"] is None) == (drift is None)
+    assert ("Compared with" in render.junit(made)) == (drift is not None)
+
+
 def test_what_changed_is_what_stands_otherwise() -> None:
     now = report(PASSED, FAILED, PASSED)
     assert changes(now.verdicts, {"A-1": "passed", "A-2": "passed"}) == [
@@ -143,7 +165,7 @@ def test_a_waiver_is_no_pass_and_no_failure() -> None:
     assert report(PASSED, WAIVED, FAILED, NOT_APPLICABLE, NOT_TESTABLE).score == "1 of 3"
     assert not report(PASSED, WAIVED).failed
     assert report(PASSED, FAILED).failed
-    assert render.sentence(report(PASSED)) == "1 of 1 lines hold; nothing else to say"
+    assert render.sentence(report(PASSED)) == "1 of 1 lines hold"
     assert render.sentence(report(PASSED, FAILED, WAIVED)) == "1 of 3 lines hold; 1 failed, 1 waived"
 
 
@@ -165,7 +187,19 @@ class Page(HTMLParser):
         self.text += data
 
 
-ALL = report(*State, changes=[HOSTILE])
+OPINIONS = [
+    Opinion(
+        "lynis",
+        "3.1",
+        "hardening index 80",
+        40,
+        [Finding("A-9", HOSTILE, "why not")],
+        [Finding("A-8", HOSTILE)],
+        "a note",
+    ),
+    Opinion("oscap", note="not installed on the host"),
+]
+ALL = report(*State, changes=[HOSTILE], drift=DRIFT, opinions=OPINIONS)
 
 
 @pytest.mark.checklist("APP-3")
@@ -173,7 +207,8 @@ def test_the_page_is_one_file_and_runs_nothing() -> None:
     page = Page(render.html(ALL))
     assert {"script", "link", "img", "iframe"}.isdisjoint(page.tags)
     assert page.addresses == []
-    assert page.text.count("<script>alert(1)</script>") == 2 * len(State) + 1
+    # Of each line twice; of the changes once; of what differs, ends or was not seen five times; of findings twice.
+    assert page.text.count("<script>alert(1)</script>") == 2 * len(State) + 1 + 5 + 2
 
 
 def test_the_page_says_what_is_known() -> None:
@@ -186,9 +221,15 @@ def test_the_page_says_what_is_known() -> None:
     ):
         assert words in text
     assert text.count("To do: do <this>") == 2
-    # What fails is read first.
-    order = [text.index(f"{state.value.capitalize()}: 1") for state in render.ORDER]
+    # What fails is read first, then what differs on the host.
+    sections = [f"{state.value.capitalize()}: 1" for state in render.ORDER]
+    sections[len(render.FIRST) : len(render.FIRST)] = ["Differs from what the playbook would make: 1", "Ends soon: 1"]
+    order = [text.index(section) for section in [*sections, "Outside opinions: 2"]]
     assert order == sorted(order)
+    for words in ("To do: stop it", "3 days left", "To do: renew it", "Not looked at: Listeners", "Not answered: A-8"):
+        assert words in text
+    assert "lynis 3.1 hardening index 80" in text
+    assert "oscap no opinion not installed on the host" in text
     assert "This is the first report." in Page(render.html(report(PASSED))).text
     assert "Nothing changed." in Page(render.html(report(PASSED, changes=[]))).text
     assert "No test looked at it." in Page(render.html(Report(HEAD, [verdict()]))).text
@@ -200,6 +241,10 @@ def test_markdown_has_a_row_for_each_line_and_nothing_breaks_it() -> None:
     assert len(rows) == len(State)
     # What stands between unescaped bars.
     assert {len(row.replace("\\\\", "").replace("\\|", "").split("|")) for row in rows} == {6}
+    tables = [line for line in text.splitlines() if line.startswith("| ") and line not in rows]
+    widths = [len(row.replace("\\\\", "").replace("\\|", "").split("|")) for row in tables]
+    # Heads and rows: lines, what differs, what ends, tools.
+    assert widths == [6, 5, 5, 6, 6, 6, 6, 6]
     assert "<script>" not in text
     assert "this is the first one" in render.markdown(report(PASSED))
 
@@ -212,7 +257,7 @@ def test_junit_is_what_ci_counts() -> None:
         "skipped": "3",
         "errors": "0",
     }
-    cases = {case.attrib["name"][:3]: [child.tag for child in case] for case in suite}
+    cases = {case.attrib["name"][:3]: [child.tag for child in case] for case in suite.iter("testcase")}
     assert cases == dict(
         zip(
             ["A-1", "A-2", "A-3", "A-4", "A-5"],
@@ -343,7 +388,7 @@ def test_production_is_not_attacked(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(run, "connect", lambda _: None)
     monkeypatch.setattr(run, "ask_inventory", lambda _: (said, [], {}))
     with pytest.raises(target.VerifyError, match="--intrusive"):
-        run.verify(target.Target("web-1", ROOT, None, sudo=False), tmp_path, intrusive=True)
+        run.verify(target.Target("web-1", ROOT, None, sudo=False), tmp_path, [], intrusive=True)
 
 
 @pytest.mark.slow

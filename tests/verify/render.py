@@ -96,7 +96,13 @@ def _drift_md(drift: Drift) -> list[str]:
 
 
 def _opinions_md(opinions: list[Opinion]) -> list[str]:
-    out = ["", "## Outside opinions", "", "| tool | figure | not answered | not followed, and why |", "|---|---|---|---|"]
+    out = [
+        "",
+        "## Outside opinions",
+        "",
+        "| tool | figure | not answered | not followed, and why |",
+        "|---|---|---|---|",
+    ]
     for opinion in opinions:
         open_ = "<br>".join(_md(f"{finding.id}: {finding.text}") for finding in opinion.unanswered) or "none"
         kept = "<br>".join(_md(f"{finding.id}: {finding.text}: {finding.why}") for finding in opinion.unfollowed)

@@ -180,7 +180,9 @@ def tell(report: Report, folder: Path) -> None:
     if report.drift:
         tell_drift(report.drift)
     for opinion in report.opinions:
-        open_ = f"; NOT ANSWERED: {', '.join(finding.id for finding in opinion.unanswered)}" if opinion.unanswered else ""
+        open_ = (
+            f"; NOT ANSWERED: {', '.join(finding.id for finding in opinion.unanswered)}" if opinion.unanswered else ""
+        )
         print(f"  {opinion.tool}: {opinion.figure or opinion.note}; {len(opinion.unfollowed)} not followed{open_}")
     for change in report.changes or []:
         print(f"  since the last report: {change}")
