@@ -108,7 +108,9 @@ def test_testssl() -> None:
 
 def test_testssl_that_does_not_grade() -> None:
     entries = [entry for entry in json.loads(sample("testssl.json")) if entry["id"] != "overall_grade"]
-    assert testssl.read(json.dumps(entries), "").figure.startswith("no grade: testssl.sh gives one from 3.2 on")
+    opinion = testssl.read(json.dumps(entries), "\n    testssl.sh       3.0.8 from https://testssl.sh/\n")
+    assert opinion.version == "3.0.8"
+    assert opinion.figure.startswith("no grade: testssl.sh gives one from 3.2 on")
 
 
 @pytest.mark.parametrize("found", ["", "[]", '[{"id": "scanProblem", "severity": "FATAL", "finding": "no TLS"}]'])

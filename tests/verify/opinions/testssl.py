@@ -40,7 +40,7 @@ def read(found: str, banner: str) -> Opinion:
         words = "; ".join(entry["finding"] for entry in findings) or "it found nothing at all"
         raise NoOpinionError(f"the host was not tested: {words}")
     # It writes in colours.
-    version = re.search(r"version (\d\S*)", re.sub(r"\x1b\[[\d;]*m", "", banner))
+    version = re.search(r"testssl\S*\s+(?:version )?(\d\S*)", re.sub(r"\x1b\[[\d;]*m", "", banner))
     grades = [entry["finding"] for entry in entries if entry["id"] == GRADE]
     return Opinion(
         NAME,
