@@ -14,6 +14,8 @@ import pytest
 from tests.tree import ROOT, commit, copy_tree
 from tests.verify.sabotage import Place
 
+from .runs import Runs, break_and_mend
+
 PODMAN = ROOT / "scripts" / "podman"
 # Of inventories/demo.
 INVENTORY = HOST = "demo"
@@ -64,6 +66,12 @@ def demo(clone: Path) -> Demo:
     drill = f"grep -q '\"passed\": true' {DRILLS} || systemctl start molam-backup-drill"
     subprocess.run([*ssh, drill], cwd=clone, check=True)
     return up
+
+
+@pytest.fixture(scope="session")
+def runs(demo: Demo) -> Runs:
+    """Return verifications of the demo host, broken and mended."""
+    return break_and_mend(demo.place)
 
 
 def make(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -383,12 +383,12 @@ def test_what_ci_is_told(
     assert ("web-1: not verified: it is not reached" in told.err) == (status == 2)
 
 
-def test_production_is_not_attacked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_production_is_not_attacked(monkeypatch: pytest.MonkeyPatch) -> None:
     said = {"domain": "hooks.shop.test", "environment": "production", "waivers": []}
     monkeypatch.setattr(run, "connect", lambda _: None)
     monkeypatch.setattr(run, "ask_inventory", lambda _: (said, [], {}))
     with pytest.raises(target.VerifyError, match="--intrusive"):
-        run.verify(target.Target("web-1", ROOT, None, sudo=False), tmp_path, [], intrusive=True)
+        run.verify(target.Target("web-1", ROOT, None, sudo=False), run.parse(["--intrusive"]))
 
 
 @pytest.mark.slow

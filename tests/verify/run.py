@@ -63,6 +63,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--inventory", default="demo")
     parser.add_argument("--limit", default=GROUP)
     parser.add_argument("--reports", type=Path, default=STATE / "reports")
+    parser.add_argument("--lines-only", action="store_true")
     parser.add_argument("--opinions", nargs="?", const="")
     parser.add_argument("--intrusive", action="store_true")
     parser.add_argument("--json", action="store_true")
@@ -72,18 +73,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def attempt(asked: argparse.Namespace, of: Target) -> Report | VerifyError:
     """Verify a host and write its reports; what went wrong is returned, so that the others go on."""
     try:
-        return verify(of, asked.reports / of.name, asked.tools, intrusive=asked.intrusive)
+        return verify(of, asked)
     except VerifyError as error:
         return error
 
 
-def verify(of: Target, folder: Path, tools: list[str], *, intrusive: bool) -> Report:
+def verify(of: Target, asked: argparse.Namespace) -> Report:
     """Verify one host, ask tools for their opinion, and write its report in each form; raise VerifyError."""
     began, at = time.monotonic(), datetime.now(UTC)
     lines = checklist.read()
     host = connect(of)
     said, secrets, answers = ask_inventory(host)
-    if intrusive and said["environment"] == "production":
+    if asked.intrusive and said["environment"] == "production":
         raise VerifyError("molam_environment is production, and what --intrusive does is for staging and test hosts")
     manifest = read_manifest(host)
     try:
@@ -92,10 +93,13 @@ def verify(of: Target, folder: Path, tools: list[str], *, intrusive: bool) -> Re
         raise VerifyError(str(error)) from None
     hide = partial(without, secrets)
     with ThreadPoolExecutor(1) as pool:
-        differing = pool.submit(drift.look, of, host, hide)
-        looks = [replace(look, seen=hide(look.seen)) for look in run_tests(of, answers, intrusive=intrusive)]
-        differences = differing.result()
-    opinions = ask_tools(host, tools) if tools else []
+        differing = None if asked.lines_only else pool.submit(drift.look, of, host, hide)
+        if differing and asked.intrusive:
+            # What the tests break would be told as a difference.
+            differing.result()
+        looks = [replace(look, seen=hide(look.seen)) for look in run_tests(of, answers, intrusive=asked.intrusive)]
+        differences = differing.result() if differing else None
+    opinions = ask_tools(host, asked.tools) if asked.tools else []
     verdicts = judge(lines, looks, waivers, advice.of_all(), at.date())
     stamp = f"{at:%Y-%m-%dT%H:%M:%SZ}"
     head = Head(
@@ -107,6 +111,7 @@ def verify(of: Target, folder: Path, tools: list[str], *, intrusive: bool) -> Re
         at=stamp,
         seconds=round(time.monotonic() - began, 1),
     )
+    folder = asked.reports / of.name
     before = newest(folder)
     report = Report(head, verdicts, None if before is None else changes(verdicts, before), differences, opinions)
     write(report, folder, stamp.replace(":", ""))

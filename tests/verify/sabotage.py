@@ -195,7 +195,7 @@ def verify(place: Place, batch: Batch, reports: Path) -> dict[str, Any]:
         (changed / "group_vars" / "all" / "zz_sabotage.yml").write_text(yaml.safe_dump(variables))
         inventory = changed
     command = [sys.executable, "-m", "tests.verify.run", f"--inventory={inventory}", f"--limit={place.host}", "--json"]
-    said = json.loads(_run(place, [*command, f"--reports={reports}"], well=(0, 1)))
+    said = json.loads(_run(place, [*command, "--lines-only", f"--reports={reports}"], well=(0, 1)))
     report: dict[str, Any] = said[0]
     return report
 
