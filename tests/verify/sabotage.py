@@ -48,8 +48,9 @@ change() {
   ! cmp --silent "$1" "$kept/before"
 }
 sql() { runuser -u postgres -- psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --command="$1" molam_webhook; }
+# Of the slot that serves: another one may be made ready for it.
 secret() {
-  systemd-creds decrypt --name=keyring /etc/molam-webhook/settings/keyring.cred - 2>/dev/null |
+  systemd-creds decrypt --name=keyring "/etc/molam-webhook/slots/$slot/keyring.cred" - 2>/dev/null |
     python3 -c 'import json, sys; print(next(iter(json.load(sys.stdin).values()))["secret"])'
 }
 """
