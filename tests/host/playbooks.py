@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def play(
     request: pytest.FixtureRequest, host: Host, playbook: str, *arguments: str | Path
 ) -> subprocess.CompletedProcess[str]:
-    """Run a playbook, by its path in the repository, against ``host`` alone."""
+    """Run a playbook, by its path in the repository, against ``host`` alone; what it asks nobody answers."""
     return subprocess.run(
         [
             "ansible-playbook",
@@ -26,6 +26,7 @@ def play(
         ],
         cwd=ROOT,
         env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
