@@ -147,8 +147,8 @@ def test_they_give_way_to_whatever_else_the_host_does(host: Host) -> None:
 
 @pytest.mark.intrusive
 @pytest.mark.usefixtures("_backed_up")
-def test_copies_are_kept_for_as_long_as_asked_and_no_longer(host: Host, inventory: dict[str, Any]) -> None:
-    days = inventory["backup_retention_days"]
+def test_copies_are_kept_for_as_long_as_asked_and_no_longer(host: Host) -> None:
+    days = int(host.check_output("sed -n 's/^BACKUP_RETENTION_DAYS=//p' /etc/molam-backup/environment"))
     for what, suffix in (("database", "dump"), ("host", "tar")):
         old, young = (f"/var/lib/molam-backup/{what}/2020-01-0{day}T000000Z.{suffix}.gpg" for day in (1, 2))
         for path, age in ((old, days + 1), (young, days - 1)):
