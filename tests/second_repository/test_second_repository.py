@@ -6,8 +6,6 @@ import json
 import re
 import secrets
 import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,11 +14,12 @@ import pytest
 from testinfra.host import Host
 
 from tests.host.conftest import Site, new_event
-from tests.host.load import load, stored
+from tests.host.load import stored
 from tests.host.playbooks import ROOT, play
 from tests.host.test_backup import archive, measured
 
 from .conftest import reached
+from .loss import take_away
 
 COPY = "/var/lib/molam-repository/second"
 SETTINGS = "/etc/molam-backup/second"
@@ -226,31 +225,10 @@ def test_with_another_key_the_copy_begins_anew(request: pytest.FixtureRequest, h
     assert repository.check_output(f"find {aside}/archive -name '*-*'")
 
 
-@contextmanager
-def lost(site: Site) -> Iterator[tuple[list[str], list[str], list[str]]]:
-    """Take the host away under load.
-
-    Yields what was acknowledged in time to be in the copy, in time for its receipt to be there, and all.
-    """
-    marks = []
-    with load(site, senders=2, pause_seconds=0.1) as answers:
-        for _ in range(AT_MOST_SECONDS + 15):
-            marks.append((time.monotonic(), len(answers)))
-            time.sleep(1)
-        end = time.monotonic()
-        subprocess.run([ROOT / "scripts" / "podman", "kill", "molam-second"], check=True, capture_output=True)
-    subprocess.run([ROOT / "scripts" / "podman", "rm", "--force", "molam-second"], check=True, capture_output=True)
-    before = {
-        seconds: max(count for at, count in marks if at <= end - seconds)
-        for seconds in (AT_MOST_SECONDS, RECEIPT_SECONDS)
-    }
-    in_time, told = ([event_id for event_id, status in answers[:count] if status == 200] for count in before.values())
-    yield in_time, told, [event_id for event_id, status in answers if status == 200]
-
-
 def test_a_lost_host_is_brought_back_on_another(request: pytest.FixtureRequest, host: Host, site: Site) -> None:
-    with lost(site) as (in_time, told, taken):
-        assert len(in_time) > 10
+    gone = take_away("molam-second", site, seconds=AT_MOST_SECONDS + 15, pause_seconds=0.1)
+    in_time, told, taken = (gone.until(seconds) for seconds in (AT_MOST_SECONDS, RECEIPT_SECONDS, 0))
+    assert len(in_time) > 10
     answer = play(request, host, "site.yml", MOVED)
     assert answer.returncode == 0, answer.stdout[-3000:]
     spare, there = reached(SPARE), replace(site, address=SPARE)
