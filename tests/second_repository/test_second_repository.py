@@ -112,7 +112,9 @@ def test_the_other_host_cannot_read_it(host: Host, repository: Host, site: Site)
 def test_who_copies_can_do_nothing_else(host: Host) -> None:
     ssh = f"ssh -F {SETTINGS}/ssh_config -i {SETTINGS}/key"
     assert host.run(f"{ssh} second id").rc != 0
-    assert "uid=" not in host.run(f"{ssh} second 'rsync; id'").stdout
+    for words in ("rsync; id", "free; id", "free id"):
+        assert "uid=" not in host.run(f"{ssh} second '{words}'").stdout
+    assert re.fullmatch(r"\d+ \d+\n", host.run(f"{ssh} second free").stdout)
     assert host.run(f"! {ssh} -W 127.0.0.1:22 second </dev/null").rc == 0
     escape = f"rsync --rsh='{ssh}' --recursive second:../ /root/escaped"
     host.run(escape)
