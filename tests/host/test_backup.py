@@ -182,6 +182,8 @@ def test_nothing_is_lost_with_a_damaged_database(request: pytest.FixtureRequest,
     answer = play(request, host, "playbooks/restore.yml", f"--extra-vars=confirm={name}")
     assert answer.returncode == 0, answer.stdout[-3000:]
     assert re.search(r"recovered up to +20\d\d-", answer.stdout)
+    assert re.search(rf"events +{sql(host, 'SELECT count(*) FROM event_ids')}\b", answer.stdout)
+    assert re.search(r"the newest came at +20\d\d-", answer.stdout)
     assert stored(host, taken)[0] == len(taken)
     assert site.send(new_event()).status_code == 200
 
