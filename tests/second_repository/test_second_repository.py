@@ -18,7 +18,7 @@ from tests.host.load import stored
 from tests.host.playbooks import ROOT, play
 from tests.host.test_backup import archive, measured
 
-from .conftest import reached
+from .conftest import REPOSITORY, reached
 from .loss import take_away
 
 COPY = "/var/lib/molam-repository/second"
@@ -124,12 +124,11 @@ def test_who_copies_can_do_nothing_else(host: Host) -> None:
 
 def test_only_who_is_backed_up_gets_to_it(repository: Host) -> None:
     """Administrators come in by the host's own SSH, and not by this one."""
-    address = str(repository.backend.host)
     assert repository.socket("tcp://0.0.0.0:8432").is_listening
-    with socket.create_connection((address, 22), 3) as own:
+    with socket.create_connection((REPOSITORY, 22), 3) as own:
         assert own.recv(4) == b"SSH-"
     with pytest.raises(TimeoutError):
-        socket.create_connection((address, 8432), 3)
+        socket.create_connection((REPOSITORY, 8432), 3)
 
 
 def test_it_is_closed_in(host: Host, repository: Host) -> None:
