@@ -187,10 +187,10 @@ def test_without_the_other_host_events_are_taken_and_it_is_told(host: Host, repo
 def test_a_disk_that_fills_is_told_before_nothing_is_taken_any_more(host: Host, repository: Host) -> None:
     """A small file system in the copy's place, which is put back as it was."""
     host.check_output("systemctl stop molam-backup-second.timer")
-    mount = f"mount -t tmpfs -o size=$(($(du -sm {COPY} | cut -f1) * 12 / 11 + 1))m small /mnt && "
-    mount += (
-        f"cp --archive {COPY}/. /mnt/ && mount --bind /mnt {COPY} && chown --reference=/var/lib/molam-repository {COPY}"
-    )
+    mount = f"mount -t tmpfs -o size=$(($(du -sm {COPY} | cut -f1) * 2 + 20))m small /mnt && "
+    mount += f"cp --archive {COPY}/. /mnt/ && "
+    mount += "fallocate --length $(($(df --output=avail --block-size=1M /mnt | tail -n 1) - 3))M /mnt/ballast && "
+    mount += f"mount --bind /mnt {COPY} && chown --reference=/var/lib/molam-repository {COPY}"
     repository.check_output(mount)
     try:
         sent = "/var/lib/molam-backup/second/sent.json"
