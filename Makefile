@@ -41,7 +41,7 @@ bench-provision: ## Seconds from a bare host to its first webhook, and of a run 
 bench-release: ## Seconds of a deploy and a rollback, under load
 	@.venv/bin/python -m tests.release.bench
 
-bench-recovery: ## Seconds of a restore, what a backup costs those who send, and what a killed database loses
+bench-recovery: ## Seconds of a restore, what a backup costs those who send, what a killed database and a lost host lose
 	@.venv/bin/python -m tests.recovery.bench
 
 bench-app: ## Events a second of the receiver, beside the guide's own stack, nginx alone and PostgreSQL alone

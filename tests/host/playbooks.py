@@ -12,21 +12,22 @@ from testinfra.host import Host
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def play(
-    request: pytest.FixtureRequest, host: Host, playbook: str, *arguments: str | Path
-) -> subprocess.CompletedProcess[str]:
-    """Run a playbook, by its path in the repository, against ``host`` alone."""
+def run(inventory: Path, playbook: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a playbook, by its path in the repository; what it asks nobody answers."""
     return subprocess.run(
-        [
-            "ansible-playbook",
-            f"--inventory={ROOT / request.config.getoption('--ansible-inventory')}",
-            f"--limit={host.backend.host}",
-            *arguments,
-            ROOT / playbook,
-        ],
+        ["ansible-playbook", f"--inventory={inventory}", *arguments, ROOT / playbook],
         cwd=ROOT,
         env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def play(
+    request: pytest.FixtureRequest, host: Host, playbook: str, *arguments: str | Path
+) -> subprocess.CompletedProcess[str]:
+    """Run a playbook against ``host`` alone, of the inventory that is tested."""
+    inventory = ROOT / request.config.getoption("--ansible-inventory")
+    return run(inventory, playbook, f"--limit={host.backend.host}", *arguments)

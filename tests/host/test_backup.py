@@ -16,6 +16,22 @@ from .load import load, stored
 from .playbooks import ROOT, play
 
 DATABASE = "/var/lib/postgresql"
+ARCHIVE = "/var/lib/pgbackrest/archive/molam"
+SETTINGS = "/etc/pgbackrest/pgbackrest.conf"
+
+# An index that lacks what its table has: what it was made by says something else now.
+DAMAGED = """
+CREATE FUNCTION place(integer) RETURNS integer IMMUTABLE LANGUAGE sql AS 'SELECT $1';
+CREATE TABLE rows AS SELECT generate_series(1, 1000) AS n;
+CREATE INDEX ON rows (place(n));
+CREATE OR REPLACE FUNCTION place(integer) RETURNS integer IMMUTABLE LANGUAGE sql AS 'SELECT -$1';
+"""
+READ_ALL = """
+import sys
+sys.path.insert(0, "/usr/local/lib/molam-backup")
+from molam_backup import recovery, system
+recovery.check(system.cluster().programs, "scratch")
+"""
 
 
 def sql(host: Host, statement: str, database: str = "molam_webhook") -> str:
@@ -104,15 +120,44 @@ def test_nobody_reads_them_without_the_key(host: Host, site: Site) -> None:
     read = 'gpg --batch --quiet --pinentry-mode loopback --passphrase-fd 3 --decrypt {} 3<<<"$(' + key + ')"'
     dump = host.check_output(f"bash -c '{read.format(newest(host, 'database'))} | pg_restore --file=- --data-only'")
     assert event["id"] in dump
-    names = host.check_output(f"bash -c '{read.format(newest(host, 'host'))} | tar --list'").splitlines()
+    kept = read.format(newest(host, "host"))
+    names = host.check_output(f"bash -c '{kept} | tar --list'").splitlines()
     assert {"credentials/keyring", "var/lib/molam-webhook/ledger.jsonl"} <= set(names)
     assert [name for name in names if "backup_key" in name] == []
+    # The keys as they are, and no credential, which another host could not read.
+    assert site.secret in host.check_output(f"bash -c '{kept} | tar --extract --to-stdout credentials/keyring'")
+    # And all there is of certificates.
+    folders = host.check_output("ls -d /etc/letsencrypt /etc/molam-tls 2>/dev/null || :").split()
+    there = host.check_output(f"find {' '.join(folders)} -type f").splitlines()
+    assert {path.removeprefix("/") for path in there} <= set(names)
+    assert any(path.startswith("/etc/molam-tls/") for path in there)
 
 
 def test_units_are_closed_in(host: Host) -> None:
     for unit in ("repository", "database", "host", "measure", "drill"):
         said = host.check_output(f"systemd-analyze security --no-pager molam-backup-{unit}.service | tail -n 1")
         assert float(re.findall(r"\d+\.\d+", said)[-1]) <= 1.5
+
+
+def test_they_give_way_to_whatever_else_the_host_does(host: Host) -> None:
+    for unit in ("repository", "database", "host", "drill"):
+        show = f"systemctl show --value --property=Nice --property=IOSchedulingClass molam-backup-{unit}.service"
+        assert sorted(host.check_output(show).split()) == ["19", "3"], unit
+
+
+@pytest.mark.intrusive
+@pytest.mark.usefixtures("_backed_up")
+def test_copies_are_kept_for_as_long_as_asked_and_no_longer(host: Host) -> None:
+    days = int(host.check_output("sed -n 's/^BACKUP_RETENTION_DAYS=//p' /etc/molam-backup/environment"))
+    for what, suffix in (("database", "dump"), ("host", "tar")):
+        old, young = (f"/var/lib/molam-backup/{what}/2020-01-0{day}T000000Z.{suffix}.gpg" for day in (1, 2))
+        for path, age in ((old, days + 1), (young, days - 1)):
+            host.check_output(f"touch --date='{age} days ago' {path}")
+        try:
+            host.check_output(f"systemctl start molam-backup-{what}")
+            assert (host.file(old).exists, host.file(young).exists) == (False, True)
+        finally:
+            host.check_output(f"rm -f {old} {young}")
 
 
 @pytest.mark.intrusive
@@ -128,12 +173,17 @@ def test_nothing_is_lost_with_a_damaged_database(request: pytest.FixtureRequest,
     assert len(taken) > 10
     assert {status for _, status in answers} <= {200, 503}
     name = host.backend.host
-    refused = play(request, host, "playbooks/restore.yml", "--extra-vars=confirm=another")
-    assert refused.returncode == 2
-    assert "Nothing was changed" in refused.stdout
+    # It asks, and nobody answers; then somebody else is named.
+    for confirmed in ([], ["--extra-vars=confirm=another"]):
+        refused = play(request, host, "playbooks/restore.yml", *confirmed)
+        assert refused.returncode == 2
+        assert f"Nothing was changed: {name} was not confirmed" in " ".join(refused.stdout.split())
+        assert ("Type the host's name to go on" in " ".join(refused.stdout.split())) == (not confirmed)
     answer = play(request, host, "playbooks/restore.yml", f"--extra-vars=confirm={name}")
     assert answer.returncode == 0, answer.stdout[-3000:]
     assert re.search(r"recovered up to +20\d\d-", answer.stdout)
+    assert re.search(rf"events +{sql(host, 'SELECT count(*) FROM event_ids')}\b", answer.stdout)
+    assert re.search(r"the newest came at +20\d\d-", answer.stdout)
     assert stored(host, taken)[0] == len(taken)
     assert site.send(new_event()).status_code == 200
 
@@ -153,6 +203,26 @@ def test_back_to_just_before_a_table_was_dropped(request: pytest.FixtureRequest,
     assert answer.returncode == 0, answer.stdout[-3000:]
     assert stored(host, [before["id"]]) == (1, 1)
     assert stored(host, [after["id"]]) == (0, 0)
+
+
+@pytest.mark.intrusive
+@pytest.mark.usefixtures("_backed_up", "_cleared")
+def test_back_to_the_end_of_one_backup(request: pytest.FixtureRequest, host: Host, site: Site) -> None:
+    before, after = new_event(), new_event()
+    assert site.send(before).status_code == 200
+    host.check_output("systemctl start molam-backup-repository")
+    label = json.loads(host.check_output("molam-restore --list"))[-1]["label"]
+    assert site.send(after).status_code == 200
+    confirmed = {"confirm": host.backend.host}
+    extra = f"--extra-vars={json.dumps(confirmed | {'backup': '20200101-000000F'})}"
+    answer = play(request, host, "playbooks/restore.yml", extra)
+    assert answer.returncode == 2
+    assert "there is no backup 20200101-000000F" in answer.stdout
+    assert stored(host, [before["id"], after["id"]])[0] == 2
+    answer = play(request, host, "playbooks/restore.yml", f"--extra-vars={json.dumps(confirmed | {'backup': label})}")
+    assert answer.returncode == 0, answer.stdout[-3000:]
+    assert stored(host, [before["id"]])[0] == 1
+    assert stored(host, [after["id"]])[0] == 0
 
 
 @pytest.mark.intrusive
@@ -209,6 +279,37 @@ def test_a_hole_in_the_archive_is_told(host: Host, site: Site) -> None:
 
 
 @pytest.mark.intrusive
+@pytest.mark.usefixtures("_backed_up")
+def test_an_archive_that_takes_nothing_is_told_and_stops_no_event(host: Host, site: Site) -> None:
+    """And beyond its limit the log is let go, until a backup makes up for it."""
+    ready = f"{DATABASE}/*/main/pg_wal/archive_status/*.ready"
+    host.check_output(f"mv {ARCHIVE} /root/archive && cp --archive {SETTINGS} /root/settings")
+    try:
+        assert site.send(new_event()).status_code == 200
+        sql(host, "SELECT pg_switch_wal()")
+        # As if it had waited for ten minutes.
+        host.check_output(f"timeout 10 sh -c 'until touch --date=\"600 seconds ago\" {ready}; do sleep 0.1; done'")
+        waiting = measured(host)["molam_wal_waiting_seconds"]
+        told = host.run("molam-check")
+        assert site.send(new_event()).status_code == 200
+        host.check_output(f"sed -i 's/^archive-push-queue-max=.*/archive-push-queue-max=0/' {SETTINGS}")
+        archive(host)
+        left = host.run(f"ls {ready}").stdout
+        assert site.send(new_event()).status_code == 200
+    finally:
+        host.check_output(f"mv /root/archive {ARCHIVE} && mv /root/settings {SETTINGS}")
+    assert waiting >= 600
+    assert told.rc == 1
+    assert "molam_wal_waiting_seconds is 6" in told.stdout
+    # No log is kept for an archive that does not take it.
+    assert left == ""
+    archive(host)
+    assert measured(host)["molam_wal_missing"] >= 2
+    host.check_output("systemctl start molam-backup-repository")
+    assert measured(host)["molam_wal_missing"] == 0
+
+
+@pytest.mark.intrusive
 @pytest.mark.usefixtures("_backed_up", "_cleared")
 def test_a_folder_that_was_put_back_by_hand_is_told_and_mended(host: Host) -> None:
     aside = json.loads(host.check_output("molam-restore"))["aside"]
@@ -236,13 +337,12 @@ def test_a_drill_passes_and_one_that_fails_is_told(request: pytest.FixtureReques
     assert host.run("ls /var/lib/molam-backup/drill").stdout.split() == ["results.jsonl"]
 
     # The archive is gone. PostgreSQL keeps meanwhile what it has for it.
-    place = "/var/lib/pgbackrest/archive/molam"
-    host.check_output(f"mv {place} /root/archive")
+    host.check_output(f"mv {ARCHIVE} /root/archive")
     try:
         answer = play(request, host, "playbooks/drill.yml")
         check = host.run("molam-check")
     finally:
-        host.check_output(f"mv /root/archive {place}")
+        host.check_output(f"mv /root/archive {ARCHIVE}")
         host.check_output("systemctl reset-failed molam-backup-drill")
     assert answer.returncode == 2
     assert "the drill failed" in answer.stdout
@@ -259,26 +359,46 @@ def test_another_key_is_refused_where_there_are_backups(request: pytest.FixtureR
 
 
 @pytest.fixture
-def key(host: Host) -> Iterator[str]:
-    """Return a file with the key, and a database beside the one that serves."""
-    path = "/root/key"
-    host.check_output(f"systemd-creds decrypt --name=backup_key /etc/molam-backup/backup_key.cred {path}")
+def _scratch(host: Host) -> Iterator[None]:
+    """Make a database beside the one that serves."""
     host.check_output("runuser -u postgres -- createdb --template=template0 --locale=C.UTF-8 scratch")
-    yield path
-    host.check_output(f"rm {path}; runuser -u postgres -- dropdb --force scratch")
+    yield
+    host.check_output("runuser -u postgres -- dropdb --force scratch")
 
 
 @pytest.mark.intrusive
-def test_the_daily_dump_needs_nothing_of_ours(host: Host, site: Site, key: str) -> None:
-    """By the command of docs/runbooks/restore.md."""
+@pytest.mark.usefixtures("_scratch")
+def test_an_index_that_is_damaged_is_found(host: Host) -> None:
+    """Which no checksum tells: what follows a restore, and a drill, reads each row by its indexes."""
+    sql(host, DAMAGED, "scratch")
+    told = host.run(f"python3 -IB - <<'END'\n{READ_ALL}END")
+    assert told.rc == 1
+    assert "lacks matching index tuple" in told.stderr, told.stderr
+
+
+@pytest.mark.intrusive
+@pytest.mark.usefixtures("_backed_up")
+def test_the_daily_dump_brings_the_database_back(host: Host, site: Site) -> None:
+    """By the commands of docs/runbooks/restore.md, which need nothing of ours: with all rows, and all rights."""
     event = new_event()
     assert site.send(event).status_code == 200
     host.check_output("systemctl start molam-backup-database")
-    (command,) = re.findall(r"^    (gpg .*)$", (ROOT / "docs/runbooks/restore.md").read_text(), re.MULTILINE)
-    command = command.replace("FILE.dump.gpg", newest(host, "database")).replace("=molam_webhook", "=scratch")
-    assert host.run(command).rc == 0
-    count = "SELECT count(*) FROM webhook_deliveries JOIN event_ids USING (event_id) WHERE "
-    assert sql(host, f"{count} event_id = '{event['id']}'", "scratch") == "1"
-    assert sql(host, f"{count} true", "scratch") == sql(host, f"{count} true")
-    host.check_output(f"printf another > {key}")
-    assert "Bad session key" in host.run(command).stderr
+    rights = "SELECT datdba::regrole, datacl, datcollate FROM pg_database WHERE datname = 'molam_webhook'"
+    count = "SELECT count(*) FROM webhook_deliveries JOIN event_ids USING (event_id)"
+    before = sql(host, rights), sql(host, count)
+    _, _, section = (ROOT / "docs/runbooks/restore.md").read_text().partition("## From the daily dump\n")
+    commands = re.findall(r"^    (\S.*)$", section.partition("\n## ")[0], re.MULTILINE)
+    (read,) = [command for command in commands if command.startswith("gpg ")]
+    host.check_output("install -m 0600 /dev/null /root/key && printf another > /root/key")
+    assert "Bad session key" in host.run(read.replace("FILE.dump.gpg", newest(host, "database"))).stderr
+    host.check_output("rm /root/key")
+
+    script = "\n".join(commands).replace("FILE.dump.gpg", newest(host, "database"))
+    host.check_output(f"bash -o errexit -o pipefail <<'END'\n{script}\nEND")
+    assert (sql(host, rights), sql(host, count)) == before
+    for _ in range(100):
+        if site.send(event).status_code == 200:
+            break
+        time.sleep(0.2)
+    assert site.send(event).json()["status"] == "duplicate"
+    assert site.send(new_event()).json()["status"] == "accepted"

@@ -123,7 +123,7 @@ def test_logs_that_find_no_room_stop_nothing(host: Host, site: Site) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_data_that_finds_no_room_is_not_acknowledged(host: Host, site: Site) -> None:
-    """PostgreSQL ends there and can't start: it tries for as long as it takes."""
+    """PostgreSQL ends there and can't start: it tries for as long as it takes. Logs find no room either."""
     tries = f"systemctl show --property=NRestarts --property=Result {CLUSTER}"
     assert host.check_output(f"systemctl show --value --property=StartLimitIntervalUSec {CLUSTER}") == "0"
 
@@ -137,7 +137,7 @@ def test_data_that_finds_no_room_is_not_acknowledged(host: Host, site: Site) -> 
 
     with load(site) as answers:
         wait_until("events are taken", lambda: len(taken()) >= ENOUGH)
-        with filled(host, DATA):
+        with filled(host, LOGS), filled(host, DATA):
             wait_until("PostgreSQL has tried often", tried)
             answer = site.send(new_event())
             assert (answer.status_code, answer.headers["Retry-After"].isdigit()) == (503, True)

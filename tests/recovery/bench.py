@@ -1,7 +1,8 @@
-"""Measure what a restore takes, what a backup costs those who send, and what a killed database loses.
+"""Measure what a restore takes, what a backup costs those who send, and what a killed database and a lost host lose.
 
-Fills the inbox of a test host, backs it up while events are sent, and restores it. Makes and removes the test host of
-the scenario `release`; don't run it beside the tests. Each million of events takes about 4 GB of disk.
+Fills the inbox of a test host, backs it up while events are sent, and restores it; then takes another host away. Makes
+and removes the test hosts of the scenarios `release` and `second_repository`; don't run it beside the tests. Each
+million of events takes about 4 GB of disk.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from tests.host.load import load, stored
 from tests.release.bench import ADDRESS, DOMAIN, HOST, INVENTORY, STATE, BenchError, on_host, shared
 from tests.release.clone import ROOT
 
+from . import lost_host
+
 BIN = ROOT / ".venv" / "bin"
 MILLION = 1_000_000
 FILL = """
@@ -42,6 +45,8 @@ FROM new
 """
 BURST = 2000
 QUIET_SECONDS = 20.0
+# Acknowledged so long before a host is lost, an event is in the second repository.
+MOST_SECONDS = 60
 
 
 def sql(statement: str) -> str:
@@ -141,18 +146,34 @@ def measure(sizes: list[int]) -> dict[str, Any]:
     return figures
 
 
+def print_sizes(sizes: dict[int, dict[str, Any]]) -> None:
+    """Print what a backup and a restore took, a line for each size."""
+    print("| events | database | backup | restored, read and serving | sent meanwhile, a second | without a backup |")
+    print("|---:|---:|---:|---:|---:|---:|")
+    for one in sizes.values():
+        print(
+            f"| {one['events']} | {one['bytes'] / 1e9:.1f} GB | {one['backup']:.0f} s | {one['restore']:.0f} s "
+            f"| {one['busy']:.0f} ({one['busy'] / one['quiet']:.2f}) | {one['quiet']:.0f} |"
+        )
+    print()
+
+
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--millions", type=int, nargs="+", default=[1, 10], help="of events (default: 1 10)")
+    parser.add_argument("--only-lost-host", action="store_true", help="leave out what is measured with one host")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     arguments = parser.parse_args()
     os.environ["PATH"] = f"{BIN}:{os.environ['PATH']}"
     try:
-        shared("destroy.yml")
-        shared("create.yml")
-        figures = measure([number * MILLION for number in sorted(arguments.millions)])
-        shared("destroy.yml")
+        figures: dict[str, Any] = {}
+        if not arguments.only_lost_host:
+            shared("destroy.yml")
+            shared("create.yml")
+            figures = measure([number * MILLION for number in sorted(arguments.millions)])
+            shared("destroy.yml")
+        figures["lost_host"] = {name: loss._asdict() for name, loss in lost_host.measure().items()}
     except (BenchError, subprocess.CalledProcessError) as error:
         said = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
         print(f"\nbench-recovery: {error}\n{said}", file=sys.stderr)
@@ -161,16 +182,19 @@ def main() -> int:
         print(json.dumps(figures))
         return 0
     print(f"{platform.machine()}, {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}, Debian 13 test host over SSH\n")
-    print("| events | database | backup | restored, read and serving | sent meanwhile, a second | without a backup |")
-    print("|---:|---:|---:|---:|---:|---:|")
-    for one in figures["sizes"].values():
-        print(
-            f"| {one['events']} | {one['bytes'] / 1e9:.1f} GB | {one['backup']:.0f} s | {one['restore']:.0f} s "
-            f"| {one['busy']:.0f} ({one['busy'] / one['quiet']:.2f}) | {one['quiet']:.0f} |"
-        )
-    taken, lost = figures["killed"]
-    print(f"\nPostgreSQL killed three times under load: {taken} events were acknowledged, {lost} of them lost.")
-    return 1 if lost else 0
+    if "sizes" in figures:
+        print_sizes(figures["sizes"])
+    lost = 0
+    if "killed" in figures:
+        taken, lost = figures["killed"]
+        print(f"PostgreSQL killed three times under load: {taken} events were acknowledged, {lost} of them lost.\n")
+    print("| what there is of a lost host | acknowledged | lost | within the last | serves again after |")
+    print("|---|---:|---:|---:|---:|")
+    for name, loss in figures["lost_host"].items():
+        span, recovery = f"{loss['seconds']:.1f} s", f"{loss['recovery']:.0f} s"
+        print(f"| the {name} | {loss['acknowledged']} | {loss['events']} | {span} | {recovery} |")
+    second, synchronous = (figures["lost_host"][name] for name in ("second repository", "synchronous copy"))
+    return 1 if lost or synchronous["events"] or second["seconds"] > MOST_SECONDS else 0
 
 
 if __name__ == "__main__":

@@ -34,10 +34,11 @@ class BenchError(Exception):
     """A step failed; the text has what it printed."""
 
 
-def shared(name: str) -> None:
-    """Run a playbook that makes or removes the test host."""
+def shared(name: str, inventory: Path = INVENTORY, *arguments: str) -> None:
+    """Run a playbook that makes or removes the test hosts of an inventory."""
+    playbook = ROOT / "molecule" / "shared" / name
     answer = subprocess.run(
-        [ROOT / ".venv/bin/ansible-playbook", f"--inventory={INVENTORY}", ROOT / "molecule" / "shared" / name],
+        [ROOT / ".venv/bin/ansible-playbook", f"--inventory={inventory}", *arguments, playbook],
         cwd=ROOT,
         capture_output=True,
         text=True,

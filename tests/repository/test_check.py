@@ -120,6 +120,8 @@ def test_a_process_is_asked_over_its_socket(check: ModuleType, tmp_path: Path) -
         ("molam_backup_drill_age_seconds", 604800, 604801),
         ("molam_wal_waiting_seconds", 300, 301),
         ("molam_wal_missing", 0, 1),
+        ("molam_second_repository_age_seconds", 300, 301),
+        ("molam_second_repository_free_ratio", 0.15, 0.14),
         ("molam_synchronous_copy", 1, 0),
         ("molam_certificate_remaining_ratio", 0.17, 0.16),
     ],

@@ -11,6 +11,7 @@ from testinfra.host import Host
 from tests.host.conftest import site  # noqa: F401  a fixture, by the name it has here
 
 ROOT = Path(__file__).resolve().parents[2]
+REPOSITORY = "10.89.77.82"
 SSH_CONFIG = ROOT / ".state" / "ssh" / "config"
 
 
@@ -22,4 +23,4 @@ def reached(address: str) -> Host:
 @pytest.fixture(scope="module")
 def repository() -> Host:
     """Return the host of the second repository."""
-    return reached("10.89.77.82")
+    return reached(REPOSITORY)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import time
+import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,11 +14,12 @@ import pytest
 from testinfra.host import Host
 
 from tests.host.conftest import Site, new_event
-from tests.host.load import load, stored
+from tests.host.load import stored
 from tests.host.playbooks import ROOT, play
 from tests.host.test_backup import archive, measured
 
-from .conftest import reached
+from .conftest import REPOSITORY, reached
+from .loss import take_away
 
 COPY = "/var/lib/molam-repository/second"
 SETTINGS = "/etc/molam-backup/second"
@@ -65,6 +66,7 @@ def test_it_follows(host: Host, repository: Host, site: Site) -> None:
     found = measured(host)
     assert 0 <= found["molam_second_repository_age_seconds"] < AT_MOST_SECONDS
     assert found["molam_backup_repository_bytes"] > 1_000_000
+    assert 0 < found["molam_second_repository_free_ratio"] <= 1
     assert host.service("molam-backup-second.timer").is_enabled
     listed = [json.loads(host.check_output(f"molam-restore --list --repository {number}")) for number in (1, 2)]
     assert listed[0] == listed[1] != []
@@ -110,12 +112,23 @@ def test_the_other_host_cannot_read_it(host: Host, repository: Host, site: Site)
 def test_who_copies_can_do_nothing_else(host: Host) -> None:
     ssh = f"ssh -F {SETTINGS}/ssh_config -i {SETTINGS}/key"
     assert host.run(f"{ssh} second id").rc != 0
-    assert "uid=" not in host.run(f"{ssh} second 'rsync; id'").stdout
+    for words in ("rsync; id", "free; id", "free id"):
+        assert "uid=" not in host.run(f"{ssh} second '{words}'").stdout
+    assert re.fullmatch(r"\d+ \d+\n", host.run(f"{ssh} second free").stdout)
     assert host.run(f"! {ssh} -W 127.0.0.1:22 second </dev/null").rc == 0
     escape = f"rsync --rsh='{ssh}' --recursive second:../ /root/escaped"
     host.run(escape)
     host.run(f"rsync --rsh='{ssh}' second:/etc/passwd /root/escaped/")
     assert host.run("find /root/escaped -name passwd -o -name second").stdout == ""
+
+
+def test_only_who_is_backed_up_gets_to_it(repository: Host) -> None:
+    """Administrators come in by the host's own SSH, and not by this one."""
+    assert repository.socket("tcp://0.0.0.0:8432").is_listening
+    with socket.create_connection((REPOSITORY, 22), 3) as own:
+        assert own.recv(4) == b"SSH-"
+    with pytest.raises(TimeoutError):
+        socket.create_connection((REPOSITORY, 8432), 3)
 
 
 def test_it_is_closed_in(host: Host, repository: Host) -> None:
@@ -171,31 +184,52 @@ def test_without_the_other_host_events_are_taken_and_it_is_told(host: Host, repo
     assert measured(host)["molam_second_repository_age_seconds"] < AT_MOST_SECONDS
 
 
-@contextmanager
-def lost(site: Site) -> Iterator[tuple[list[str], list[str], list[str]]]:
-    """Take the host away under load.
+def test_a_disk_that_fills_is_told_before_nothing_is_taken_any_more(host: Host, repository: Host) -> None:
+    """A small file system in the copy's place, which is put back as it was."""
+    host.check_output("systemctl stop molam-backup-second.timer")
+    mount = f"mount -t tmpfs -o size=$(($(du -sm {COPY} | cut -f1) * 2 + 20))m small /mnt && "
+    mount += f"cp --archive {COPY}/. /mnt/ && "
+    mount += "fallocate --length $(($(df --output=avail --block-size=1M /mnt | tail -n 1) - 3))M /mnt/ballast && "
+    mount += f"mount --bind /mnt {COPY} && chown --reference=/var/lib/molam-repository {COPY}"
+    repository.check_output(mount)
+    try:
+        sent = "/var/lib/molam-backup/second/sent.json"
+        # A minute later.
+        host.check_output(f"jq -c '.log -= 60' {sent} > /run/sent.json && cat /run/sent.json > {sent}")
+        assert copy_now(host) == ""
+        found = measured(host)["molam_second_repository_free_ratio"]
+        told = host.run("molam-check")
+    finally:
+        repository.check_output(f"umount {COPY} && umount /mnt")
+        host.check_output("systemctl start molam-backup-second.timer")
+    assert found < 0.15
+    assert told.rc == 1
+    assert "molam_second_repository_free_ratio is 0" in told.stdout
 
-    Yields what was acknowledged in time to be in the copy, in time for its receipt to be there, and all.
-    """
-    marks = []
-    with load(site, senders=2, pause_seconds=0.1) as answers:
-        for _ in range(AT_MOST_SECONDS + 15):
-            marks.append((time.monotonic(), len(answers)))
-            time.sleep(1)
-        end = time.monotonic()
-        subprocess.run([ROOT / "scripts" / "podman", "kill", "molam-second"], check=True, capture_output=True)
-    subprocess.run([ROOT / "scripts" / "podman", "rm", "--force", "molam-second"], check=True, capture_output=True)
-    before = {
-        seconds: max(count for at, count in marks if at <= end - seconds)
-        for seconds in (AT_MOST_SECONDS, RECEIPT_SECONDS)
-    }
-    in_time, told = ([event_id for event_id, status in answers[:count] if status == 200] for count in before.values())
-    yield in_time, told, [event_id for event_id, status in answers if status == 200]
+
+def test_with_another_key_the_copy_begins_anew(request: pytest.FixtureRequest, host: Host, repository: Host) -> None:
+    """And what there was of it is put aside, whole, on that host as on this one."""
+    before = repository.check_output(f"cat {COPY}/molam-id")
+    kept = repository.check_output(f"cd {COPY} && find backup -type f")
+    other = f"--extra-vars=backup_key={secrets.token_urlsafe(32)}"
+    for key in ([other], []):
+        answer = play(request, host, "playbooks/rotate_backup_key.yml", *key)
+        assert answer.returncode == 0, answer.stdout[-3000:]
+        assert copy_now(host) == ""
+        listed = [json.loads(host.check_output(f"molam-restore --list --repository {number}")) for number in (1, 2)]
+        assert listed[0] == listed[1] != []
+        assert {one["kind"] for one in listed[1][:1]} == {"full"}
+    assert repository.check_output(f"cat {COPY}/molam-id") != before
+    aside = f"{COPY}/before-{before}"
+    assert repository.check_output(f"cat {aside}/molam-id") == before
+    assert set(repository.check_output(f"cd {aside} && find backup -type f").split()) == set(kept.split())
+    assert repository.check_output(f"find {aside}/archive -name '*-*'")
 
 
 def test_a_lost_host_is_brought_back_on_another(request: pytest.FixtureRequest, host: Host, site: Site) -> None:
-    with lost(site) as (in_time, told, taken):
-        assert len(in_time) > 10
+    gone = take_away("molam-second", site, seconds=AT_MOST_SECONDS + 15, pause_seconds=0.1)
+    in_time, told, taken = (gone.until(seconds) for seconds in (AT_MOST_SECONDS, RECEIPT_SECONDS, 0))
+    assert len(in_time) > 10
     answer = play(request, host, "site.yml", MOVED)
     assert answer.returncode == 0, answer.stdout[-3000:]
     spare, there = reached(SPARE), replace(site, address=SPARE)
@@ -205,6 +239,8 @@ def test_a_lost_host_is_brought_back_on_another(request: pytest.FixtureRequest, 
     assert answer.returncode == 0, answer.stdout[-3000:]
     assert re.search(r"recovered up to +20\d\d-", answer.stdout)
     assert stored(spare, in_time)[0] == len(in_time)
+    # Nor is what was put aside there fetched, which needs another key.
+    assert spare.run("ls /var/lib/pgbackrest").stdout.count("before-") == 0
 
     # What is missing is named, as docs/runbooks/host-lost.md has it, but for the last seconds.
     read = "cat /var/lib/molam-backup/receipts/*.jsonl | molam-webhook events reconcile --ids -"

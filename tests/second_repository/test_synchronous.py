@@ -5,9 +5,7 @@ After test_second_repository.py: the receiver is on the spare host, and comes ba
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import time
 from dataclasses import replace
 
@@ -15,11 +13,12 @@ import pytest
 from testinfra.host import Host
 
 from tests.host.conftest import Site, new_event
-from tests.host.load import load, stored
-from tests.host.playbooks import ROOT, play
+from tests.host.load import stored
+from tests.host.playbooks import ROOT, play, run
 from tests.host.test_backup import measured, sql
 
 from .conftest import reached
+from .loss import take_away
 from .test_second_repository import MOVED, SETTINGS, SPARE
 
 BOTH = "--limit=second,repository"
@@ -110,28 +109,11 @@ def test_what_the_archive_has_is_not_kept_twice(spare: Host, repository: Host, t
 
 
 def test_nothing_is_lost_with_the_host(request: pytest.FixtureRequest, host: Host, there: Site, site: Site) -> None:
-    podman = ROOT / "scripts" / "podman"
-    with load(there, senders=2, pause_seconds=0.05) as answers:
-        time.sleep(8)
-        subprocess.run([podman, "kill", "molam-second-spare"], check=True, capture_output=True)
-    subprocess.run([podman, "rm", "--force", "molam-second-spare"], check=True, capture_output=True)
-    taken = [event_id for event_id, status in answers if status == 200]
+    taken = take_away("molam-second-spare", there, seconds=8, pause_seconds=0.05).until()
     assert len(taken) > 50
 
     inventory = ROOT / request.config.getoption("--ansible-inventory")
-    made = subprocess.run(
-        [
-            "ansible-playbook",
-            f"--inventory={inventory}",
-            "--limit=localhost,second",
-            ROOT / "molecule/shared/create.yml",
-        ],
-        cwd=ROOT,
-        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    made = run(inventory, "molecule/shared/create.yml", "--limit=localhost,second")
     assert made.returncode == 0, made.stdout[-3000:]
     for playbook, more in (("site.yml", BOTH), ("playbooks/restore.yml", FROM_SECOND)):
         answer = play(request, host, playbook, more, ON)

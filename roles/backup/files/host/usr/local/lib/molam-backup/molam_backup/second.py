@@ -57,11 +57,15 @@ VANISHED = 24
 AGAIN = 75
 
 
+def ssh() -> list[str]:
+    """Return the command that reaches the other host, where it is called `second`."""
+    key = Path(os.environ.get("CREDENTIALS_DIRECTORY", SETTINGS), "key")
+    return ["ssh", "-F", f"{SETTINGS}/ssh_config", "-i", f"{key}"]
+
+
 def rsync(*arguments: str | Path) -> list[str | Path]:
     """Return a command that copies; `second:` is the place on the other host."""
-    key = Path(os.environ.get("CREDENTIALS_DIRECTORY", SETTINGS), "key")
-    ssh = f"ssh -F {SETTINGS}/ssh_config -i {key}"
-    return ["rsync", f"--rsh={ssh}", "--recursive", "--links", "--times", "--timeout=60", *arguments]
+    return ["rsync", f"--rsh={' '.join(ssh())}", "--recursive", "--links", "--times", "--timeout=60", *arguments]
 
 
 def identity(folder: Path) -> str:
@@ -160,7 +164,10 @@ def send_all(since: float) -> bool:
 
 
 def sent() -> dict[str, float]:
-    """Return until when all of the log was sent, and when everything was and with which list of backups."""
+    """Return until when all of the log was sent, and when everything was and with which list of backups.
+
+    And, as `free`, how much of the other disk is left, where that was told.
+    """
     state: dict[str, float] = json.loads(STATE.read_text()) if STATE.exists() else {"log": 0, "whole": 0, "list": 0}
     return state
 
@@ -172,6 +179,12 @@ def done(log: float, **more: float) -> None:
     new.replace(STATE)
 
 
+def free() -> float:
+    """Return the share of the disk with the copy that can still be filled."""
+    left, whole = run(*ssh(), "second", "free").split()
+    return int(left) / int(whole)
+
+
 def copy() -> None:
     """Send what is new."""
     began, last, backups = time.time(), sent(), changed()
@@ -180,6 +193,9 @@ def copy() -> None:
     done(began)
     if (backups != last["list"] or began - last["whole"] > WHOLE_SECONDS) and send_all(began):
         done(sent()["log"], whole=began, list=backups)
+    # Every minute is enough, and last: where it is not told, all is sent.
+    if began // 60 != last["log"] // 60:
+        done(sent()["log"], free=free())
 
 
 def waited_for() -> bool:
@@ -232,7 +248,9 @@ def fetch(into: Path, *only: str) -> None:
     into.mkdir(mode=0o750, exist_ok=True)
     shutil.chown(into, "postgres", "postgres")
     own = ["--owner", "--group", "--chown=postgres:postgres"]
-    run(*rsync(*own, "--delete", "--exclude=/removed", "--exclude=/log/lock", *only, "second:./", f"{into}/"))
+    # What is kept apart there stays there: old files, copies of before another key, and whose turn it is.
+    without = [f"--exclude=/{name}" for name in ("removed", "before-*", "log/lock")]
+    run(*rsync(*own, "--delete", *without, *only, "second:./", f"{into}/"))
     if not identity(into):
         raise RestoreError("the second repository has no copy of this host's yet; nothing was changed")
 
