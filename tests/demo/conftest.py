@@ -1,4 +1,7 @@
-"""A clone of this repository, and the demo host that `make up` makes there, once for all tests of this folder."""
+"""A clone of this repository, and the demo host that `make up` makes there, once for all tests of this folder.
+
+They run in one process, in their order: each goes on from where the one before was stopped.
+"""
 
 from __future__ import annotations
 

@@ -7,13 +7,7 @@ import re
 import socket
 from pathlib import Path
 
-import pytest
-
 from .conftest import Demo, make
-
-# In this order, in one process: each goes on from where the one before was stopped. The last one comes after those of
-# the other files.
-pytestmark = pytest.mark.xdist_group("demo")
 
 
 def test_a_port_that_is_taken_is_told(clone: Path) -> None:

@@ -15,8 +15,6 @@ from tests.tree import ROOT
 from .conftest import Demo, make
 from .runs import Runs
 
-pytestmark = pytest.mark.xdist_group("demo")
-
 SCREENSHOTS = ROOT / ".state" / "screenshots"
 # Debian's, as for the demo page.
 CHROMIUM = "/usr/bin/chromium"

@@ -9,8 +9,6 @@ from tests.verify.sabotage import Sabotage, read
 
 from .runs import Runs
 
-pytestmark = pytest.mark.xdist_group("demo")
-
 SABOTAGES = read()
 
 
