@@ -24,6 +24,9 @@ WIDTHS = {"desk": 1280, "phone": 390}
 @pytest.fixture(scope="module")
 def good(demo: Demo) -> Path:
     """Return the page of the host as `make up` made it."""
+    before = make(demo.clone, "verify")
+    assert "Run make setup" in before.stdout
+    assert make(demo.clone, "setup").returncode == 0
     answer = make(demo.clone, "verify")
     assert answer.returncode == 0, answer.stdout
     return max((demo.clone / ".state" / "reports" / demo.place.host).glob("*.html"))
