@@ -178,7 +178,6 @@ def test_nothing_is_lost_with_a_damaged_database(request: pytest.FixtureRequest,
         refused = play(request, host, "playbooks/restore.yml", *confirmed)
         assert refused.returncode == 2
         assert f"Nothing was changed: {name} was not confirmed" in " ".join(refused.stdout.split())
-        assert ("Type the host's name to go on" in " ".join(refused.stdout.split())) == (not confirmed)
     answer = play(request, host, "playbooks/restore.yml", f"--extra-vars=confirm={name}")
     assert answer.returncode == 0, answer.stdout[-3000:]
     assert re.search(r"recovered up to +20\d\d-", answer.stdout)
