@@ -61,7 +61,7 @@ def test_the_page_is_as_wide_as_the_screen(
     asked: list[str] = []
     page.on("request", lambda asking: asked.append(asking.url))
     page.goto(path.as_uri(), wait_until="load")
-    page.screenshot(path=SCREENSHOTS / f"report-{which}-{request.node.callspec.id}.png", full_page=True)
+    page.screenshot(path=SCREENSHOTS / f"report-{request.node.callspec.id}.png", full_page=True)
     assert asked == [path.as_uri()]
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     result = page.locator(".result")
