@@ -27,13 +27,16 @@ TIMERS = ["molam-backup.timer", "molam-backup-drill.timer", "molam-backup-measur
 
 def put_aside(*, although_incomplete: bool) -> None:
     """Put the repository aside, with everything in it that is committed by now."""
+    if not (BEGUN.exists() or although_incomplete):
+        # Where the archive takes nothing, that is told while all goes on; then once more, with nobody else at work.
+        say("archive what was committed")
+        archived()
     run("systemctl", "stop", *TIMERS, *BACKING_UP, COPYING[1])
     if second.SYNCHRONOUS.exists():
         # Until the other host has the new one, commits wait for what is no use to it.
         second.not_synchronous()
     if not BEGUN.exists():
         if not although_incomplete:
-            say("archive what was committed")
             archived()
         BEGUN.mkdir(mode=0o750)
         shutil.chown(BEGUN, "postgres", "postgres")
