@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.pairs import make
-from tests.verify import check_mode, drift, expiry, strangers
+from tests.verify import check_mode, collect, drift, expiry, strangers
 from tests.verify.check_mode import Check
 from tests.verify.checklist import ROOT
 from tests.verify.difference import Difference, Drift, Kind
@@ -698,3 +698,15 @@ def test_a_front_door_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(expiry, "fetch", refuse)
     assert "192.0.2.1 port 443: [Errno 111] Connection refused" in judge().not_seen[0]
+
+
+def test_a_file_of_a_package_has_two_names_where_lib_is_usr_lib(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on Debian 12, whose packages call it the old one, and systemd as well."""
+    (tmp_path / "cron.list").write_text("/.\n/lib/systemd/system/cron.service\n")
+    (tmp_path / "dbus:amd64.list").write_text("/usr/lib/systemd/system/dbus.service\n")
+    monkeypatch.setattr(collect, "Path", lambda _: tmp_path)
+    cron, dbus = "/lib/systemd/system/cron.service", "/usr/lib/systemd/system/dbus.service"
+    asked = {cron, f"/usr{cron}", dbus, "/usr/lib/systemd/system/stray.service"}
+    assert collect.owners(asked) == {cron: "cron", f"/usr{cron}": "cron", dbus: "dbus"}

@@ -55,7 +55,9 @@ def owners(paths: set[str]) -> dict[str, str]:
     found = {}
     for file in Path("/var/lib/dpkg/info").glob("*.list"):
         for path in wanted.intersection(file.read_text(errors="replace").splitlines()):
-            found[path if path in paths else f"/usr{path}"] = file.name.removesuffix(".list").partition(":")[0]
+            # A path may be asked for by both of its names.
+            names = paths.intersection((path, f"/usr{path}"))
+            found.update(dict.fromkeys(names, file.name.removesuffix(".list").partition(":")[0]))
     return found
 
 
