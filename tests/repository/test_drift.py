@@ -19,7 +19,7 @@ from tests.verify.difference import Difference, Drift, Kind
 from tests.verify.target import Target
 
 SECRET = "whsec_that_nobody_may_read"  # noqa: S105  of no key
-NGINX = "/work/roles/nginx/tasks/configure.yml:32"
+NGINX = "/srv/clone/roles/nginx/tasks/configure.yml:32"
 
 
 def hide(text: str) -> str:
@@ -189,7 +189,7 @@ def test_each_kind_of_change_is_told_in_words(result: dict[str, Any], what: str,
 
 
 def test_what_is_no_drift_is_not_told() -> None:
-    handler = event(TEMPLATE, path="/work/roles/nginx/handlers/main.yml:3")
+    handler = event(TEMPLATE, path="/srv/clone/roles/nginx/handlers/main.yml:3")
     skipped = event(TEMPLATE | {"skipped": True}, _event="v2_runner_on_skipped")
     unchanged = event(TEMPLATE | {"changed": False})
     assert read(handler, skipped, unchanged).differences == []
