@@ -32,6 +32,13 @@ sys.path.insert(0, "/usr/local/lib/molam-backup")
 from molam_backup import recovery, system
 recovery.check(system.cluster().programs, "scratch")
 """
+ARCHIVE_TWICE = """
+import sys
+sys.path.insert(0, "/usr/local/lib/molam-backup")
+from molam_backup import system
+system.archived()
+system.archived()
+"""
 
 
 def sql(host: Host, statement: str, database: str = "molam_webhook") -> str:
@@ -48,7 +55,7 @@ def measured(host: Host) -> dict[str, float]:
 
 def archive(host: Host) -> str:
     """Have what was committed archived, and return the segment's name."""
-    segment = sql(host, "SELECT pg_walfile_name(pg_switch_wal())")
+    segment = sql(host, "SELECT pg_walfile_name(pg_switch_wal() - 1)")
     deadline = time.monotonic() + 30
     while sql(host, f"SELECT last_archived_wal >= '{segment}' FROM pg_stat_archiver") != "t":
         assert time.monotonic() < deadline, segment
@@ -104,6 +111,11 @@ def test_what_is_committed_is_archived_soon(host: Host, site: Site) -> None:
     found = measured(host)
     assert found["molam_wal_waiting_seconds"] < 60
     assert found["molam_wal_missing"] == 0
+
+
+def test_where_nothing_is_written_nothing_is_waited_for(host: Host) -> None:
+    """The second time there is no segment that could be archived."""
+    host.check_output(f"timeout 30 python3 - <<'END'\n{ARCHIVE_TWICE}END")
 
 
 @pytest.mark.usefixtures("_backed_up")

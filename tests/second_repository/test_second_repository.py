@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -204,6 +205,25 @@ def test_a_disk_that_fills_is_told_before_nothing_is_taken_any_more(host: Host, 
     assert found < 0.15
     assert told.rc == 1
     assert "molam_second_repository_free_ratio is 0" in told.stdout
+
+
+def test_with_another_key_the_copy_begins_anew(request: pytest.FixtureRequest, host: Host, repository: Host) -> None:
+    """And what there was of it is put aside, whole, on that host as on this one."""
+    before = repository.check_output(f"cat {COPY}/molam-id")
+    kept = repository.check_output(f"cd {COPY} && find backup -type f")
+    other = f"--extra-vars=backup_key={secrets.token_urlsafe(32)}"
+    for key in ([other], []):
+        answer = play(request, host, "playbooks/rotate_backup_key.yml", *key)
+        assert answer.returncode == 0, answer.stdout[-3000:]
+        assert copy_now(host) == ""
+        listed = [json.loads(host.check_output(f"molam-restore --list --repository {number}")) for number in (1, 2)]
+        assert listed[0] == listed[1] != []
+        assert {one["kind"] for one in listed[1][:1]} == {"full"}
+    assert repository.check_output(f"cat {COPY}/molam-id") != before
+    aside = f"{COPY}/before-{before}"
+    assert repository.check_output(f"cat {aside}/molam-id") == before
+    assert set(repository.check_output(f"cd {aside} && find backup -type f").split()) == set(kept.split())
+    assert repository.check_output(f"find {aside}/archive -name '*-*'")
 
 
 def test_a_lost_host_is_brought_back_on_another(request: pytest.FixtureRequest, host: Host, site: Site) -> None:

@@ -34,7 +34,8 @@ def complete(last: str, server: Path | None = None) -> None:
 
     PostgreSQL itself takes the first one that is missing for the log's end.
     """
-    reached = sql("SELECT substr(pg_walfile_name(pg_last_wal_replay_lsn()), 9)", server=server)
+    # Of the last byte: the place behind it is the next segment's, of which nothing may be there.
+    reached = sql("SELECT substr(pg_walfile_name(pg_last_wal_replay_lsn() - 1), 9)", server=server)
     if reached < last:
         raise RestoreError(
             f"the archive goes on to segment {last}, and the recovery ended in {reached}: a segment between them is "

@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 POSTGRES = "postgres"
 ARCHIVE_SECONDS = 60
+# The segment that a switch ended, or the one before where nothing was written since the last switch: what the switch
+# returns is the place behind it, which may be where the next one begins, and from PostgreSQL 17 on is called by that.
+SWITCHED = "SELECT pg_walfile_name(pg_switch_wal() - 1)"
 
 # What is done here follows from what is there: it need not wait for another host, which may be away.
 os.environ["PGOPTIONS"] = "-c synchronous_commit=local"
@@ -65,7 +68,7 @@ def sql(statement: str, database: str = POSTGRES, server: Path | None = None) ->
 
 def archived() -> None:
     """Have what was committed archived, and wait for it; raise RestoreError where the archive does not take it."""
-    segment, end = sql("SELECT pg_walfile_name(pg_switch_wal())"), time.monotonic() + ARCHIVE_SECONDS
+    segment, end = sql(SWITCHED), time.monotonic() + ARCHIVE_SECONDS
     while sql("SELECT last_archived_wal FROM pg_stat_archiver") < segment:
         if time.monotonic() > end:
             raise RestoreError(f"the archive did not take segment {segment} within {ARCHIVE_SECONDS} s")
