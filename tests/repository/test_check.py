@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-PROGRAM = Path(__file__).resolve().parents[2] / "roles" / "monitoring" / "files" / "molam-check"
+PROGRAM = Path(__file__).resolve().parents[2] / "roles/monitoring/files/host/usr/local/sbin/molam-check"
 LIMITS = {
     "ready": 1,
     "clock_synchronised": 1,
