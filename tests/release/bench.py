@@ -1,7 +1,8 @@
 """Measure deploys and rollbacks on a host that is sent signed events all the while.
 
 Each round deploys a release that is built already and goes back from it; the seconds of the switch itself are those of
-the host's ledger. Makes and removes the test host of the scenario `release`; don't run it beside the tests.
+the host's ledger and, of the slot that is left, systemd's. Makes and removes the test host of the scenario `release`;
+don't run it beside the tests.
 """
 
 from __future__ import annotations
@@ -67,6 +68,15 @@ def timed(clone: Clone, label: str, playbook: str, **variables: object) -> tuple
     return seconds, entry
 
 
+def drained(slot: str) -> float:
+    """Return the seconds from when the receiver of a slot was told to stop until it had stopped."""
+    unit = f"molam-webhook@{slot}"
+    on_host(f"while systemctl is-active {unit} | grep -q deactivating; do sleep 0.1; done")
+    shown = on_host(f"systemctl show --property=ActiveExitTimestampMonotonic,InactiveEnterTimestampMonotonic {unit}")
+    at = dict(line.split("=") for line in shown.split())
+    return (int(at["InactiveEnterTimestampMonotonic"]) - int(at["ActiveExitTimestampMonotonic"])) / 1e6
+
+
 def measure(clone: Clone, rounds: int) -> tuple[dict[str, list[float]], list[tuple[str, int]], float]:
     """Return the seconds of each measurement, the id and status of each event, and how many were sent a second."""
     timed(clone, "bare host to the first release", "site.yml")
@@ -87,8 +97,8 @@ def measure(clone: Clone, rounds: int) -> tuple[dict[str, list[float]], list[tup
             for action, variables in (("deploy", {"release": "v9.2.0"}), ("rollback", {})):
                 taken, entry = timed(clone, action, f"playbooks/{action}.yml", **variables)
                 seconds[action].append(taken)
-                seconds["switch"].append(entry["steps"]["serve"] + entry["steps"]["drain"])
-                seconds["drain"].append(entry["steps"]["drain"])
+                seconds["drain"].append(drained(entry["before"]))
+                seconds["switch"].append(entry["steps"]["serve"] + seconds["drain"][-1])
         rate = len(answers) / (time.monotonic() - began)
     return seconds, answers, rate
 

@@ -20,9 +20,9 @@ from .system import SwitchError
 DESCRIPTION = """Put a release, with the settings and keys that are on disk, in use without a dropped request.
 
 There are two slots, a and b. The idle one is filled and started beside the one that serves; when it is ready and has
-passed a signed self-test, nginx is led to it, and the other one answers what it has in hand and stops. Whatever fails
-before that, the old one goes on serving. Cut off at any moment (a kill, a reboot), one slot serves, and the same
-command run again finishes."""
+passed a signed self-test, nginx is led to it, and the other one answers what it has in hand and stops, which takes it
+two seconds more. Whatever fails before that, the old one goes on serving. Cut off at any moment (a kill, a reboot), one
+slot serves, and the same command run again finishes."""
 
 
 def attempt(action: str, release: str, by: str, commit: str | None = None) -> str:

@@ -29,10 +29,6 @@ CURRENT = SOCKETS / "current.sock"
 STATE = Path("/var/lib/molam-webhook")
 SLOTS = ("a", "b")
 
-# nginx keeps no connection to a slot for longer once the link has been turned (keepalive_time and keepalive_timeout of
-# its upstream). A request on a connection that is just being closed would be lost.
-DRAIN_SECONDS = 1.5
-
 
 def units(slot: str) -> tuple[str, str]:
     """Return the units of a slot, the receiver first."""
@@ -116,13 +112,14 @@ def _journal(unit: str, since: float) -> str:
     return f"{unit} failed; the end of its journal:\n{said.strip() or '(nothing)'}"
 
 
+def leave(slot: str) -> None:
+    """Have a slot answer what it has in hand and stop, which its units do by themselves: it is not waited for."""
+    run("systemctl", "stop", "--no-block", *units(slot))
+
+
 def stop(slot: str) -> None:
-    """Let a slot answer what it has in hand, and stop it. A process that was killed left its sockets behind."""
-    receiver, worker = units(slot)
-    run("systemctl", "stop", "--no-block", worker)
-    if run("systemctl", "is-active", "--quiet", receiver).returncode == 0:
-        time.sleep(DRAIN_SECONDS)
-    run("systemctl", "stop", worker, receiver)
+    """Have a slot stopped when this returns. A process that was killed left its sockets behind."""
+    run("systemctl", "stop", *units(slot))
     for left in (socket(slot), ADMIN / f"receiver-{slot}.sock", ADMIN / f"worker-{slot}.sock"):
         left.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""The switch between the slots: fill the idle one, migrate, start it, try it, lead nginx to it, drain the other one.
+"""The switch between the slots: fill the idle one, migrate, start it, try it, lead nginx to it, leave the other one.
 
 It has to be ready on a socket of its own and to pass a signed self-test before the socket's link, which is all that
 nginx knows, is turned to it. Whatever fails before that, the old one goes on serving.
@@ -96,8 +96,7 @@ def _change_over(release: str, old: str | None, wanted: str, step: Steps) -> Non
     step("serve", f"slot {new}: serve")
     slots.put_in_use(new, wanted)
     if old is not None:
-        step("drain", f"slot {old}: drain and stop")
-        slots.stop(old)
+        slots.leave(old)
 
 
 def _self_test(slot: str) -> None:
