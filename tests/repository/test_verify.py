@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.verify import looking, render, run, target
+from tests.verify import looking, plugin, render, run, target
 from tests.verify.checklist import ROOT, Line
 from tests.verify.difference import Difference, Drift, Expiring, Kind
 from tests.verify.opinions.opinion import Finding, Opinion
@@ -318,11 +318,29 @@ def test_how_each_test_ended_is_kept(tmp_path: Path, options: list[str]) -> None
     }
     assert {tuple(entry["ids"]) for entry in kept.values()} == {("NET-1", "NET-2")}
     assert kept["passes"]["seen"] == "one; two"
-    assert kept["fails"]["seen"].startswith("one; ")
-    assert "1 == 2" in kept["fails"]["seen"]
+    assert kept["fails"]["seen"] == "one; it is 1, and should be 2"
     assert "no setup" in kept["cannot begin"]["seen"]
     assert kept["does not apply"]["seen"] == "x is false"
     assert kept["is skipped"]["seen"] == "some other reason"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("assert 'on' == 'off'", "it is 'on', and should be 'off'"),
+        ("assert 3 <= 2", "it is 3, and should be 2 at the most"),
+        ("assert 'a' not in ['a']", "'a' is in ['a']"),
+        ("assert not {'port 81'}", "there is {'port 81'}, and should be nothing"),
+        ("assert False", "it does not hold"),
+        ("assert []", "it does not hold"),
+        ("assert <Response [200]>.ok", "<Response [200]>.ok"),
+        ("assert (False or None)", "(False or None)"),
+        ("the timer is off", "the timer is off"),
+        ("ConnectionError: refused", "ConnectionError: refused"),
+    ],
+)
+def test_what_did_not_hold_is_told_in_words(said: str, words: str) -> None:
+    assert plugin.compared(said) == words
 
 
 def test_no_secret_is_told_by_a_test_that_failed() -> None:

@@ -7,6 +7,7 @@ The file is JSON: a list of `result.Look`. What a failed test compared may hold 
 
 from __future__ import annotations
 
+import ast
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,19 @@ from tests.verify import outcome
 from tests.verify.result import Look, State, in_words
 
 IDS = "checklist"
+# What did not hold of a comparison, for who does not read Python.
+COMPARED: dict[type[ast.cmpop], str] = {
+    ast.Eq: "it is {}, and should be {}",
+    ast.NotEq: "it is {}, and should be another",
+    ast.Is: "it is {}, and should be {}",
+    ast.IsNot: "it is {}, and should be another",
+    ast.Lt: "it is {}, and should be less than {}",
+    ast.LtE: "it is {}, and should be {} at the most",
+    ast.Gt: "it is {}, and should be more than {}",
+    ast.GtE: "it is {}, and should be {} at least",
+    ast.In: "{} is not in {}",
+    ast.NotIn: "{} is in {}",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -79,4 +93,21 @@ def ended(report: pytest.TestReport) -> tuple[State, str]:
     crash = getattr(report.longrepr, "reprcrash", None)
     message = str(crash.message if crash else report.longrepr)
     # Its first line says what was compared; the others are for who mends a test.
-    return State.FAILED, message.partition("\n")[0].removeprefix("AssertionError: ")
+    return State.FAILED, compared(message.partition("\n")[0].removeprefix("AssertionError: "))
+
+
+def compared(message: str) -> str:
+    """Put what pytest says of an assertion into words; what is no expression of Python's stays as it is."""
+    said = message.removeprefix("assert ")
+    try:
+        tree = ast.parse(said, mode="eval").body if said != message else None
+    except SyntaxError:
+        return said
+    match tree:
+        case ast.Compare(left=left, ops=[how], comparators=[right]):
+            return COMPARED[type(how)].format(ast.unparse(left), ast.unparse(right))
+        case ast.UnaryOp(op=ast.Not(), operand=there):
+            return f"there is {ast.unparse(there)}, and should be nothing"
+        case ast.Constant() | ast.Dict() | ast.List():
+            return "it does not hold"
+    return said
