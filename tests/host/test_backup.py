@@ -118,11 +118,21 @@ def test_where_nothing_is_written_nothing_is_waited_for(host: Host) -> None:
     host.check_output(f"timeout 30 python3 - <<'END'\n{ARCHIVE_TWICE}END")
 
 
-@pytest.mark.usefixtures("_backed_up")
+@pytest.fixture
+def _certbots(host: Host) -> Iterator[None]:
+    """Have what certbot keeps of an account with a CA, where there is no certbot."""
+    account = "/etc/letsencrypt/accounts/ca.test/directory/1/private_key.json"
+    there = host.file("/etc/letsencrypt").exists
+    host.check_output(f"mkdir --parents $(dirname {account}) && echo '{{}}' > {account}")
+    yield
+    host.check_output(f"rm -r {'/etc/letsencrypt/accounts/ca.test' if there else '/etc/letsencrypt'}")
+
+
+@pytest.mark.usefixtures("_backed_up", "_certbots")
 def test_nobody_reads_them_without_the_key(host: Host, site: Site) -> None:
     event = new_event()
     assert site.send(event).status_code == 200
-    host.check_output("systemctl start molam-backup-repository molam-backup-database")
+    host.check_output("systemctl start molam-backup-repository molam-backup-database molam-backup-host")
     clear = f"grep -rlaE '{event['id']}|molam_webhook|CREATE TABLE' /var/lib/pgbackrest /var/lib/molam-backup/database"
     assert host.run(clear).stdout == ""
     for folder in ("/var/lib/pgbackrest", newest(host, "database"), newest(host, "host")):
@@ -143,6 +153,7 @@ def test_nobody_reads_them_without_the_key(host: Host, site: Site) -> None:
     there = host.check_output(f"find {' '.join(folders)} -type f").splitlines()
     assert {path.removeprefix("/") for path in there} <= set(names)
     assert any(path.startswith("/etc/molam-tls/") for path in there)
+    assert any(path.startswith("/etc/letsencrypt/accounts/") for path in there)
 
 
 def test_units_are_closed_in(host: Host) -> None:

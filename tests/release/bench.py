@@ -1,4 +1,4 @@
-"""Measure deploys and rollbacks on a host that is sent signed events all the while.
+"""Measure deploys and rollbacks on a host that is sent signed events all the while, and before that on a quiet one.
 
 Each round deploys a release that is built already and goes back from it; the seconds of the switch itself are those of
 the host's ledger and, of the slot that is left, systemd's. Makes and removes the test host of the scenario `release`;
@@ -29,6 +29,14 @@ STATE = ROOT / ".state"
 INVENTORY = ROOT / "molecule" / "release" / "inventory"
 HOST, ADDRESS, DOMAIN = "release", "10.89.77.51", "release.test.localhost"
 EVENTS = 20_000
+Seconds = dict[str, list[float]]
+# What is measured, in words, and what is to be reached.
+MEASURED = {
+    "deploy": ("deploy of a release that is built", "≤ 15"),
+    "rollback": ("rollback to one on the host", "≤ 5"),
+    "switch": ("of these: new one ready → old one drained", "≤ 2 and the drain"),
+    "drain": ("of that: the drain, which nobody waits for", ""),
+}
 
 
 class BenchError(Exception):
@@ -77,30 +85,44 @@ def drained(slot: str) -> float:
     return (int(at["InactiveEnterTimestampMonotonic"]) - int(at["ActiveExitTimestampMonotonic"])) / 1e6
 
 
-def measure(clone: Clone, rounds: int) -> tuple[dict[str, list[float]], list[tuple[str, int]], float]:
-    """Return the seconds of each measurement, the id and status of each event, and how many were sent a second."""
+def one_round(clone: Clone, seconds: Seconds) -> None:
+    """Deploy a release that is on the host, go back from it, and keep what each took."""
+    for action, variables in (("deploy", {"release": "v9.2.0"}), ("rollback", {})):
+        taken, entry = timed(clone, action, f"playbooks/{action}.yml", **variables)
+        seconds[action].append(taken)
+        seconds["drain"].append(drained(entry["before"]))
+        seconds["switch"].append(entry["steps"]["serve"] + seconds["drain"][-1])
+
+
+def measure(clone: Clone, rounds: int) -> tuple[Seconds, Seconds, list[tuple[str, int]], float]:
+    """Return the seconds of each measurement, without load and with it, and of the load each event's id and status.
+
+    And how many events were sent a second.
+    """
     timed(clone, "bare host to the first release", "site.yml")
     add_releases(clone)
     timed(clone, "a first deploy, which builds", "playbooks/deploy.yml", release="v9.1.0")
     secret = (STATE / "secrets" / f"{HOST}.webhook_secret").read_text()
     site = Site(ADDRESS, DOMAIN, "v1", secret, STATE / "pki" / "ca.pem")
-    seconds: dict[str, list[float]] = {"deploy": [], "rollback": [], "switch": [], "drain": []}
     timed(clone, "another, so that all is built", "playbooks/deploy.yml", release="v9.2.0")
     timed(clone, "back to begin with", "playbooks/rollback.yml")
+    quiet: Seconds = {name: [] for name in MEASURED}
+    for _ in range(rounds):
+        one_round(clone, quiet)
+    busy: Seconds = {name: [] for name in MEASURED}
     # What a busy shop gets, and no more: the senders share the machine with the host.
     with load(site, 8, newcomers=1, pause_seconds=0.1) as answers:
         began = time.monotonic()
-        number = 0
-        while number < rounds or len(answers) < EVENTS:
-            number += 1
-            print(f"round {number}, {len(answers)} events so far", file=sys.stderr)
-            for action, variables in (("deploy", {"release": "v9.2.0"}), ("rollback", {})):
-                taken, entry = timed(clone, action, f"playbooks/{action}.yml", **variables)
-                seconds[action].append(taken)
-                seconds["drain"].append(drained(entry["before"]))
-                seconds["switch"].append(entry["steps"]["serve"] + seconds["drain"][-1])
+        while len(busy["deploy"]) < rounds or len(answers) < EVENTS:
+            print(f"{len(answers)} events so far", file=sys.stderr)
+            one_round(clone, busy)
         rate = len(answers) / (time.monotonic() - began)
-    return seconds, answers, rate
+    return quiet, busy, answers, rate
+
+
+def shown(values: list[float]) -> str:
+    """Return the median, and in brackets the least and the most."""
+    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
 def main() -> int:
@@ -115,7 +137,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             clone = Clone(Path(folder))
             clone.tag("v9.0.0")
-            seconds, answers, rate = measure(clone, arguments.rounds)
+            quiet, busy, answers, rate = measure(clone, arguments.rounds)
         shared("destroy.yml")
     except BenchError as error:
         print(f"\nbench-release: {error}", file=sys.stderr)
@@ -123,15 +145,10 @@ def main() -> int:
     failed = [answer for answer in answers if answer[1] != 200]
     print(f"{platform.machine()}, {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}, Debian 13 test host over SSH")
     print(f"\n{len(answers)} events sent meanwhile, {rate:.0f} a second, {len(failed)} not answered 200.\n")
-    print("| what | median, in brackets the least and the most (s) | to reach |\n|---|---:|---:|")
-    for label, key, target in (
-        ("deploy of a release that is built", "deploy", "≤ 15"),
-        ("rollback to one on the host", "rollback", "≤ 5"),
-        ("of these: new one ready → old one drained", "switch", "≤ 2 and the drain"),
-        ("of that: the drain", "drain", ""),
-    ):
-        values = seconds[key]
-        print(f"| {label} | {statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f}) | {target} |")
+    print("Medians, in brackets the least and the most, in seconds.\n")
+    print("| what | without load | under load | to reach |\n|---|---:|---:|---:|")
+    for name, (label, target) in MEASURED.items():
+        print(f"| {label} | {shown(quiet[name])} | {shown(busy[name])} | {target} |")
     return 1 if failed else 0
 
 
