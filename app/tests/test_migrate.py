@@ -13,7 +13,7 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from molam_webhook import migrate as module
-from molam_webhook import schema
+from molam_webhook import schema, upgrade
 from molam_webhook.config import Settings
 from molam_webhook.migrate import SchemaError, migrate
 from support import Postgres, query
@@ -64,7 +64,7 @@ class Fresh:
         self._postgres = postgres
         self._scripts = scripts
         self._patch = patch
-        patch.setattr(module, "_SCRIPTS", str(scripts))
+        patch.setattr(upgrade, "SCRIPTS", str(scripts))
 
     def url(self, user: str = "root") -> str:
         return self._postgres.url("fresh", user)

@@ -23,15 +23,25 @@ async def fault(connection: Connection) -> str | None:
 
     Raises asyncpg.PostgresError where the schema cannot be read.
     """
+    return judge(*await read(connection))
+
+
+async def read(connection: Connection) -> tuple[str | None, str | None]:
+    """Return the schema's revision, None of an empty database, and the comment that `mark` wrote.
+
+    Raises asyncpg.PostgresError where they cannot be read.
+    """
     try:
-        row = await connection.fetchrow(_READ)
+        # Of its own, so that whoever asks within a transaction can go on with it.
+        async with connection.transaction():
+            row = await connection.fetchrow(_READ)
     except asyncpg.UndefinedTableError:
         row = None
-    return judge(None, None) if row is None else judge(*row)
+    return (None, None) if row is None else (row[0], row[1])
 
 
 def judge(revision: str | None, mark: str | None) -> str | None:
-    """Say the same of a revision (None: an empty database) and the comment that `mark` wrote."""
+    """Say the same as `fault` of what `read` returned."""
     if revision is None:
         return "the database is empty: run 'molam-webhook migrate'"
     contract = re.search(r"[0-9]{4}", mark or "")

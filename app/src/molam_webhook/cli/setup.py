@@ -14,16 +14,15 @@ def migrate(*, contract: bool) -> None:
     """Bring the database to this release's schema and roles' rights. Safe to repeat."""
     settings = load(Settings)
     from asyncpg import InterfaceError, PostgresError
-    from sqlalchemy.exc import SQLAlchemyError
 
-    from molam_webhook.migrate import SchemaError
+    from molam_webhook.migrate import MigrationError, SchemaError
     from molam_webhook.migrate import migrate as run
 
     try:
         before, after = run(settings, contract=contract)
     except SchemaError as error:
         fail(str(error))
-    except (SQLAlchemyError, PostgresError, InterfaceError, OSError) as error:
+    except (MigrationError, PostgresError, InterfaceError, OSError) as error:
         fail(f"The migration failed and changed nothing: {first_line(error)}")
     click.echo(f"{before or 'empty'} -> {after}")
 

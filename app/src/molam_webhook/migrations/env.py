@@ -1,4 +1,4 @@
-"""Runs the revisions over the connection, and in the transaction, that `molam_webhook.migrate` opened."""
+"""Runs the revisions over the connection, and in the transaction, that `molam_webhook.upgrade` opened."""
 
 from alembic import context
 
