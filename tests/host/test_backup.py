@@ -164,8 +164,9 @@ def test_units_are_closed_in(host: Host) -> None:
 
 def test_they_give_way_to_whatever_else_the_host_does(host: Host) -> None:
     for unit in ("repository", "database", "host", "drill"):
-        show = f"systemctl show --value --property=Nice --property=IOSchedulingClass molam-backup-{unit}.service"
-        assert sorted(host.check_output(show).split()) == ["19", "3"], unit
+        show = f"systemctl show --property=Nice,IOSchedulingClass,CPUWeight molam-backup-{unit}.service"
+        said = dict(line.split("=") for line in host.check_output(show).splitlines())
+        assert said == {"Nice": "19", "IOSchedulingClass": "3", "CPUWeight": "idle"}, unit
 
 
 @pytest.mark.intrusive

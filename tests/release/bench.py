@@ -29,6 +29,8 @@ STATE = ROOT / ".state"
 INVENTORY = ROOT / "molecule" / "release" / "inventory"
 HOST, ADDRESS, DOMAIN = "release", "10.89.77.51", "release.test.localhost"
 EVENTS = 20_000
+# systemd's messages of a unit (systemd.journal catalog).
+STOPPING, STOPPED = "de5b426a63be47a7b6ac3eaac82e2f6f", "9d1aaa27d60140bd96365438aad20286"
 Seconds = dict[str, list[float]]
 # What is measured, in words, and what is to be reached.
 MEASURED = {
@@ -77,12 +79,16 @@ def timed(clone: Clone, label: str, playbook: str, **variables: object) -> tuple
 
 
 def drained(slot: str) -> float:
-    """Return the seconds from when the receiver of a slot was told to stop until it had stopped."""
+    """Return the seconds from when the receiver of a slot was told to stop until it had stopped.
+
+    By the journal: of a unit that has stopped, systemd itself remembers nothing.
+    """
     unit = f"molam-webhook@{slot}"
-    on_host(f"while systemctl is-active {unit} | grep -q deactivating; do sleep 0.1; done")
-    shown = on_host(f"systemctl show --property=ActiveExitTimestampMonotonic,InactiveEnterTimestampMonotonic {unit}")
-    at = dict(line.split("=") for line in shown.split())
-    return (int(at["InactiveEnterTimestampMonotonic"]) - int(at["ActiveExitTimestampMonotonic"])) / 1e6
+    on_host(f"while systemctl is-active {unit} | grep -q deactivating; do sleep 0.1; done; journalctl --sync")
+    messages = " ".join(f"MESSAGE_ID={name}" for name in (STOPPING, STOPPED))
+    said = on_host(f"journalctl --output=json --lines=2 UNIT={unit}.service {messages}").splitlines()
+    began, ended = (int(json.loads(line)["__MONOTONIC_TIMESTAMP"]) for line in said)
+    return (ended - began) / 1e6
 
 
 def one_round(clone: Clone, seconds: Seconds) -> None:
