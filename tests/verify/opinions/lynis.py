@@ -37,4 +37,4 @@ def _finding(kind: str, line: str) -> Finding:
     name = f"{test} {details.partition(' ')[0]}" if test == BY_SETTING else test
     details = "" if details == "-" else f" ({details})"
     # A warning is never answered by what was said to a suggestion of the same test.
-    return Finding(f"warning {name}" if kind == "warning" else name, f"{text}{details}")
+    return Finding(f"warning {name}" if kind == "warning" else name, f"{text.rstrip('.')}{details}")
