@@ -35,6 +35,11 @@ def units(slot: str) -> tuple[str, str]:
     return f"molam-webhook@{slot}.service", f"molam-webhook-worker@{slot}.service"
 
 
+def migration(slot: str) -> str:
+    """Return the unit that migrates the database with the release of a slot."""
+    return f"molam-webhook-migrate@{slot}.service"
+
+
 def socket(slot: str) -> Path:
     """Return the socket on which the receiver of a slot listens."""
     return SOCKETS / f"{slot}.sock"
@@ -118,8 +123,12 @@ def leave(slot: str) -> None:
 
 
 def stop(slot: str) -> None:
-    """Have a slot stopped when this returns. A process that was killed left its sockets behind."""
+    """Have a slot stopped when this returns. A process that was killed left its sockets behind.
+
+    What failed of it was told, and is no matter of a host that serves: molam-check would tell of it every minute.
+    """
     run("systemctl", "stop", *units(slot))
+    run("systemctl", "reset-failed", *units(slot), migration(slot))
     for left in (socket(slot), ADMIN / f"receiver-{slot}.sock", ADMIN / f"worker-{slot}.sock"):
         left.unlink(missing_ok=True)
 

@@ -84,7 +84,7 @@ def _change_over(release: str, old: str | None, wanted: str, step: Steps) -> Non
     try:
         slots.fill(new, release)
         step("migrate", "database: migrate")
-        slots.start(f"molam-webhook-migrate@{new}.service")
+        slots.start(slots.migration(new))
         step("start", f"slot {new}: start")
         slots.start(*slots.units(new))
         readiness.wait(new)
