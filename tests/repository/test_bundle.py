@@ -108,7 +108,8 @@ def test_host_files_are_those_of_all_roles(bundle: Path) -> None:
     assert {"etc/systemd/system/molam.service", "etc/systemd/system/molam-backup.timer"} <= packed.keys()
     for name, member in members.items():
         assert (member.uid, member.gid) == (0, 0)
-        assert member.mode == (0o755 if "bin/" in name or name.endswith(".fact") else 0o644), name
+        program = "bin/" in name or "update-motd.d/" in name or name.endswith(".fact")
+        assert member.mode == (0o755 if program else 0o644), name
 
 
 def test_damaged_bundle_is_not_installed(bundle: Path, tmp_path: Path) -> None:
