@@ -80,7 +80,7 @@ def test_who_came_in_by_a_leaked_ssh_key_is_out(host: Host, site: Site) -> None:
     with subprocess.Popen(ssh, stdin=subprocess.DEVNULL) as open_yet:
         wait = "timeout 20 sh -c 'until pgrep -fx \"sleep 8787\"; do sleep 0.2; done'"
         pid = host.check_output(wait).split()[0]
-        session = host.check_output(f"sed -n 's/.*session-\\(.*\\)[.]scope.*/\\1/p' /proc/{pid}/cgroup")
-        host.check_output(end.replace("SESSION", session))
+        groups = host.check_output(f"cat /proc/{pid}/cgroup")
+        host.check_output(end.replace("SESSION", re.findall(r"session-(\w+)[.]scope", groups)[0]))
         assert open_yet.wait(20) != 0
     assert host.run("pgrep -fx 'sleep 8787'").rc == 1
