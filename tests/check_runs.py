@@ -9,15 +9,17 @@ from tests.verify import check_mode
 from tests.verify.check_mode import Check
 from tests.verify.difference import Difference
 
-SECRET = "whsec_that_nobody_may_read"  # noqa: S105  of no key
+HIDDEN = "whsec_that_nobody_may_read"
 NGINX = "/srv/clone/roles/nginx/tasks/configure.yml:32"
 
 
 def hide(text: str) -> str:
-    return text.replace(SECRET, "***")
+    return text.replace(HIDDEN, "***")
 
 
-def event(result: dict[str, Any], name: str = "nginx : configure | Settings", path: str = NGINX, **others: Any) -> str:  # noqa: ANN401
+def event(
+    result: dict[str, Any], name: str = "nginx : configure | Settings", path: str = NGINX, **others: object
+) -> str:
     """Return an event as ansible.posix.jsonl prints it."""
     task = {"name": name, "path": path, "id": "0", "duration": {}}
     return json.dumps({"_event": "v2_runner_on_ok", "hosts": {"web-1": result}, "task": task} | others)

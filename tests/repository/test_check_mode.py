@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.check_runs import SECRET, TEMPLATE, event, hide, only, read
+from tests.check_runs import HIDDEN, TEMPLATE, event, hide, only, read
 from tests.verify import check_mode
 from tests.verify.checklist import ROOT
 from tests.verify.difference import Kind
@@ -160,9 +160,9 @@ def test_the_host_that_a_task_is_delegated_to_is_named() -> None:
 
 
 def test_no_secret_is_told_and_none_is_cut_in_half() -> None:
-    long = "x" * (check_mode.DIFF_CHARACTERS - 10) + SECRET
+    long = "x" * (check_mode.DIFF_CHARACTERS - 10) + HIDDEN
     changed = TEMPLATE | {"diff": [{"before": f"{long}\n", "after": "none\n", "before_header": "/etc/x"}]}
-    failed = event({"failed": True, "msg": f"can't: {SECRET}"}, _event="v2_runner_on_failed")
+    failed = event({"failed": True, "msg": f"can't: {HIDDEN}"}, _event="v2_runner_on_failed")
     told = read(event(changed), failed, status=2)
     assert "whsec" not in repr(told)
     assert "***" in told.differences[0].diff[0]

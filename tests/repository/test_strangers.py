@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.check_runs import SECRET, event, hide, only
+from tests.check_runs import HIDDEN, event, hide, only
 from tests.collected import ETC, GROUPS, NAMES, OF_ROLES, SOCKETS, VERIFY
 from tests.verify import collect, drift, strangers
 from tests.verify.difference import Difference, Kind
@@ -212,7 +212,7 @@ def test_a_file_that_roles_bring_is_told_by_its_name() -> None:
     text = strangers.brought_files()[OF_ROLES].read_text()
     assert [*strangers.own_files({}, hide)] == []
     changed, missing = strangers.own_files(
-        {OF_ROLES: f"{text}# {SECRET}\n", "/usr/local/bin/molam-webhook": None}, hide
+        {OF_ROLES: f"{text}# {HIDDEN}\n", "/usr/local/bin/molam-webhook": None}, hide
     )
     assert (changed.what, changed.diff) == (OF_ROLES, ("-# ***",))
     assert missing.words == "is not there and would be made"

@@ -54,16 +54,14 @@ async def _migrate(url: str, *, contract: bool) -> Migration:
             revision, mark = await schema.read(connection)
             if revision == schema.NEWEST:
                 await connection.execute(_grants())
-            elif revision is not None and revision > schema.NEWEST:
-                # The rights stay as well: they are those of a later release, which may be serving.
+                return Migration(revision, revision)
+            if revision is not None and revision > schema.NEWEST:
                 if fault := schema.judge(revision, mark):
                     raise SchemaError(fault)
-            else:
-                revision = None
+                # The rights stay as well: they are those of a later release, which may be serving.
+                return Migration(revision, revision)
     finally:
         await connection.close()
-    if revision is not None:
-        return Migration(revision, revision)
     # Alembic takes longer to load than all of the above takes.
     from molam_webhook.upgrade import upgrade
 
