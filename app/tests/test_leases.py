@@ -10,7 +10,7 @@ from molam_webhook.handling import Handling
 from molam_webhook.worker import Worker
 from processing import settings_with
 from pydantic import SecretStr
-from support import query, wait_until
+from support import query, setting, wait_until
 
 pytestmark = [pytest.mark.database, pytest.mark.later_schema]
 
@@ -86,3 +86,25 @@ def test_an_item_with_an_earlier_time_is_found_a_moment_later(url: str, monkeypa
         return found
 
     assert asyncio.run(take()) == ["evt_1000", "evt_1"]
+
+
+def test_who_comes_too_late_for_an_item_waits_for_no_standby(url: str) -> None:
+    """It has locked the item, and so has something to commit, before it sees that another has it."""
+    chosen = settings_with(database_url=SecretStr(url))
+    queue = Handling(chosen.molam_handlers, forwarding=False).queue
+
+    async def race() -> list[str]:
+        lanes = [await Worker(chosen).connect() for _ in range(8)]
+        found: list[str] = []
+        for number in range(50):
+            async with lanes[0].transaction():
+                await lanes[0].execute("SET LOCAL synchronous_commit = off")
+                await lanes[0].execute(WAITING, number, number)
+            items = await asyncio.gather(*(queue.take(lane, 60, durable=False) for lane in lanes))
+            found += [item.event_id for item in items if item]
+        for lane in lanes:
+            await lane.close()
+        return found
+
+    with setting(url, "synchronous_standby_names", "nobody"):
+        assert asyncio.run(race()) == [f"evt_{number}" for number in range(50)]

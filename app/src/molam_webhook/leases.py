@@ -93,10 +93,12 @@ class Queue:
         release = "lease = NULL, leased_until = NULL, leased_by = NULL"
         # Nobody has to wait until a lease is on the disk. A crash of the database that takes it back takes its token
         # back as well, so that no mark can be made with it; and a mark that is on the disk is so after its lease.
-        commit = "CASE WHEN NOT $3 THEN set_config('synchronous_commit', 'off', true) END"
+        # It is set before any row is looked at: who locks one that another has just taken has something to commit, too.
+        commit = "(SELECT CASE WHEN NOT $3 THEN set_config('synchronous_commit', 'off', true) END)"
         take = f"""
 WITH free AS (
-  SELECT {key} FROM {table} WHERE {{which}} ORDER BY next_attempt_at, {key} LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+  SELECT {key} FROM {table} WHERE {commit} IS DISTINCT FROM '' AND {{which}}
+  ORDER BY next_attempt_at, {key} LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 ), taken AS (
   UPDATE {table} q SET lease = $1, leased_until = now() + make_interval(secs => $2), leased_by = pg_backend_pid(),
     attempts = q.attempts + 1
@@ -104,7 +106,7 @@ WITH free AS (
   RETURNING q.{key} AS id, q.attempts, q.next_attempt_at AS due
 ){besides}
 SELECT t.id, $1::uuid AS lease, t.attempts, t.due, d.event_id, d.event_type, d.payload, d.created_at AS received_at
-FROM taken t JOIN webhook_deliveries d USING (id), (SELECT {commit}) AS how
+FROM taken t JOIN webhook_deliveries d USING (id)
 """
         self._take = take.format(which=f"{due} AND next_attempt_at >= $4 AND leased_until IS NULL")
         # Whoever has the lease may have got it since: the token has to be the one that was found.
