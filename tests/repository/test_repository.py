@@ -75,6 +75,20 @@ def test_every_collection_in_use_is_required() -> None:
     assert used == wanted
 
 
+def test_no_line_break_is_written_where_it_would_be_shown_as_two_characters() -> None:
+    """In a YAML block, which knows no escapes, Ansible leaves a backslash of a template's text as it is."""
+    tokens = [
+        (path, token)
+        for path in tracked()
+        if path.suffix == ".yml"
+        for token in yaml.scan(path.read_text())
+        if isinstance(token, yaml.ScalarToken)
+    ]
+    blocks = [(path, token) for path, token in tokens if token.style in ("|", ">")]
+    assert len(blocks) > 100
+    assert [str(path) for path, token in blocks if re.search(r"\{\{[^}]*'\\n'", token.value)] == []
+
+
 @pytest.mark.parametrize(
     "lock",
     ["app/requirements.txt", *(f"requirements/{name}.txt" for name in ("control", "installer", "mitogen", "test"))],

@@ -143,7 +143,9 @@ def put_in_use(slot: str, made_from: str) -> None:
     (STATE / f"slot-{slot}").write_text(made_from)
     link(ACTIVE, f"slots/{slot}")
     lead_to(slot)
-    run("systemctl", "enable", "--quiet", "molam.service")
+    # To enable it again would have systemd read all its units once more.
+    if run("systemctl", "is-enabled", "--quiet", "molam.service").returncode != 0:
+        run("systemctl", "enable", "--quiet", "molam.service")
     run("systemctl", "start", "molam.service")
 
 
