@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -110,6 +111,25 @@ def test_host_files_are_those_of_all_roles(bundle: Path) -> None:
         assert (member.uid, member.gid) == (0, 0)
         program = "bin/" in name or "update-motd.d/" in name or name.endswith(".fact")
         assert member.mode == (0o755 if program else 0o644), name
+
+
+def test_two_runs_of_the_installer_do_not_meet(tmp_path: Path) -> None:
+    """One may go on when who began it is gone, and has begun it again."""
+    local = f"--python={sys.version_info.major}.{sys.version_info.minor}"
+    answer = run(tmp_path / "cache", "--release=worktree", local, f"--machine={os.uname().machine}")
+    assert answer.returncode == 0, answer.stderr
+    printed = json.loads(answer.stdout)
+    with tarfile.open(printed["path"]) as tar:
+        tar.extractall(tmp_path, filter="data")
+    install = tmp_path / str(printed["release"]) / "install"
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    first = subprocess.Popen(["sh", install], env=env, stderr=subprocess.PIPE, text=True)
+    while first.poll() is None and not [*install.parent.glob("venv/lib/*/site-packages/*.dist-info")]:
+        time.sleep(0.01)
+    assert first.poll() is None, "it was over before the second one could begin"
+    second = subprocess.run(["sh", install], env=env, capture_output=True, text=True, check=False)
+    assert (first.wait(), second.returncode) == (0, 0), (first.communicate(), second.stderr)
+    assert (install.parent / "complete").exists()
 
 
 def test_damaged_bundle_is_not_installed(bundle: Path, tmp_path: Path) -> None:
