@@ -140,13 +140,14 @@ def lead_to(slot: str) -> None:
 
 def put_in_use(slot: str, made_from: str) -> None:
     """Make a slot that is up the one that serves: now, and after a reboot."""
-    (STATE / f"slot-{slot}").write_text(made_from)
-    link(ACTIVE, f"slots/{slot}")
-    lead_to(slot)
-    # To enable it again would have systemd read all its units once more.
+    # First, since what is linked is taken for done by the next run of one that was cut off. To enable it again would
+    # have systemd read all its units once more.
     if run("systemctl", "is-enabled", "--quiet", "molam.service").returncode != 0:
         run("systemctl", "enable", "--quiet", "molam.service")
     run("systemctl", "start", "molam.service")
+    (STATE / f"slot-{slot}").write_text(made_from)
+    link(ACTIVE, f"slots/{slot}")
+    lead_to(slot)
 
 
 def bring_back(slot: str) -> None:
