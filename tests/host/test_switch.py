@@ -122,6 +122,24 @@ def test_a_release_that_does_not_start(host: Host, site: Site) -> None:
     assert host.run("molam-webhook-switch deploy broken").rc == 1
 
 
+def test_units_that_a_failed_switch_left_do_not_reach_the_slot_that_serves(host: Host, site: Site) -> None:
+    """It starts again as it was, after a crash or a reboot."""
+    template = "/etc/systemd/system/molam-webhook@.service.d/50-reach.conf"
+    good = host.check_output(f"cat {template}")
+    before = slot_in_use(host)
+    host.check_output(f"echo 'LoadCredentialEncrypted=new:/etc/molam-webhook/slots/%i/new.cred' >> {template}")
+    try:
+        answer = host.run("molam-webhook-switch apply")
+        assert answer.rc == 1
+        assert f"goes on with release {release_in_use(host)}" in answer.stderr
+        host.check_output(f"systemctl daemon-reload && systemctl restart molam-webhook@{before}")
+        assert slot_in_use(host) == before
+        assert site.send(new_event()).status_code == 200
+    finally:
+        host.check_output(f"cat > {template} <<'END'\n{good}\nEND")
+    assert host.check_output("molam-webhook-switch apply") == "unchanged"
+
+
 def test_a_migration_that_waits_for_a_lock(host: Host, site: Site, change: Callable[[str], None]) -> None:
     serving = receiver(host)
     change("DATABASE_POOL_IDLE_SECONDS=41")

@@ -147,8 +147,10 @@ def test_a_release_that_is_no_good(
     assert len(load) > 0
 
 
-def test_a_tag_that_was_moved(host: Host, releases: Clone, at: Callable[[str], None]) -> None:
-    at("v9.1.0")
+@pytest.mark.parametrize("serves", ["v9.2.0", "v9.1.0"])
+def test_a_tag_that_was_moved(host: Host, releases: Clone, at: Callable[[str], None], serves: str) -> None:
+    at("v9.2.0")
+    at(serves)
     before = processes(host)
     commit = releases.commit("v9.2.0")
     releases.move("v9.2.0", "v9.0.0")
@@ -295,5 +297,6 @@ def test_a_release_that_the_schema_does_not_allow(
     play = releases.play("playbooks/rollback.yml")
     assert play.status != 0
     assert re.search(r"revision \d+ took\s+away what this release uses", play.said), play.said[-3000:]
+    assert "run the same again with -e release=v9.1.0" in " ".join(play.said.split())
     assert (processes(host), serving(host)) == (before, "v9.7.0")
     assert len(load) > 0

@@ -18,7 +18,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleName
     monkeypatch.syspath_prepend(LIBRARY)
     # Beside them it would be packed, or be a difference to what is.
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    from molam_switch import installed, ledger, slots
+    from molam_switch import cli, installed, ledger, slots
 
     monkeypatch.setattr(slots, "ROOT", tmp_path)
     monkeypatch.setattr(slots, "RELEASES", tmp_path / "releases")
@@ -28,6 +28,6 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleName
     monkeypatch.setattr(ledger, "LEDGER", tmp_path / "ledger.jsonl")
     monkeypatch.setattr(ledger, "BEGUN", tmp_path / "begun.json")
     (tmp_path / "slots").mkdir()
-    yield SimpleNamespace(root=tmp_path, installed=installed, ledger=ledger, slots=slots)
+    yield SimpleNamespace(root=tmp_path, cli=cli, installed=installed, ledger=ledger, slots=slots)
     for name in [name for name in sys.modules if name.startswith("molam_switch")]:
         del sys.modules[name]

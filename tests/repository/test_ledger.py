@@ -44,6 +44,8 @@ def tell(host: SimpleNamespace, story: str) -> None:
         ("deploy A, deploy B, apply B, apply B", "B", "A"),
         ("deploy A, deploy B, deploy B", "B", "A"),
         ("deploy A, deploy B, deploy A", "A", "B"),
+        # Where a host of several was there already, it only takes new settings.
+        ("deploy A, deploy B, rollback B, deploy C", "C", "B"),
     ],
 )
 def test_where_a_rollback_goes(host: SimpleNamespace, story: str, serving: str, goes_back_to: str | None) -> None:
@@ -70,11 +72,41 @@ def test_a_line_that_was_cut_off_costs_no_other(host: SimpleNamespace) -> None:
     assert [entry.to_release for entry in host.ledger.read()] == ["A", "B"]
 
 
-def begin(host: SimpleNamespace, before: str | None, now: str) -> None:
+def begin(host: SimpleNamespace, before: str | None, now: str, action: str = "deploy") -> None:
     """Leave what an attempt leaves that is killed: begun when one slot served, while another serves now."""
-    entry = host.ledger.Entry("2026-01-01T00:00:00Z", "alice", "deploy", "A", "B", before=before)
+    entry = host.ledger.Entry("2026-01-01T00:00:00Z", "alice", action, "A", "B", before=before)
     host.ledger.BEGUN.write_text(json.dumps(vars(entry)))
     host.slots.ACTIVE.symlink_to(f"slots/{now}")
+    (host.root / "slots" / now).symlink_to("../releases/B")
+
+
+def plan(host: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return where a rollback says that it would go."""
+    host.cli.rollback(host.cli.parse(["rollback", "--plan"]))
+    target: str = json.loads(capsys.readouterr().out)["to"]
+    return target
+
+
+def test_a_deploy_that_was_cut_off_once_it_served_is_what_is_gone_back_from(
+    host: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell(host, "deploy Z, deploy A")
+    begin(host, "a", "b")
+    assert plan(host, capsys) == "A"
+    host.cli.show(host.cli.parse(["ledger", "--json"]))
+    assert json.loads(capsys.readouterr().out)["rollback"] == "A"
+
+
+def test_a_rollback_that_was_cut_off_is_finished_by_the_same_again(
+    host: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell(host, "deploy Z, deploy B, deploy A")
+    begin(host, "a", "b", "rollback")
+    assert plan(host, capsys) == "B"
+    monkeypatch.setattr(host.cli, "switch", lambda entry: f"to {entry.to_release}")
+    for target in ("B", "Z"):
+        host.cli.rollback(host.cli.parse(["rollback"]))
+        assert capsys.readouterr().out == f"to {target}\n"
 
 
 @pytest.mark.parametrize(("before", "now", "result"), [("a", "a", "cut off"), ("a", "b", "done"), (None, "a", "done")])
@@ -96,6 +128,7 @@ def test_what_was_cut_off_before_it_was_written_had_not_begun(host: SimpleNamesp
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_an_attempt_is_written_down_however_it_ends(host: SimpleNamespace, *, fails: bool) -> None:
+    host.slots.ACTIVE.symlink_to("slots/a")
     entry = host.ledger.Entry("2026-01-01T00:00:00Z", "alice", "deploy", "A", "B", before="a")
 
     def attempt() -> None:

@@ -142,10 +142,12 @@ def units(files: dict[str, str], loaded: str = "", made: frozenset[str] | None =
 def test_units_of_packages_and_roles_are_no_strangers() -> None:
     same = [f"{LIB}/nginx.service", OF_ROLES, f"{ETC}/molam-check.timer", f"{ETC}/nginx.service.d/molam.conf"]
     same += [f"{ETC}/postgresql@17-main.service.d/molam.conf", f"{ETC}/molam-say-.service.d/50-reach.conf"]
+    # A slot's own.
+    same += [f"{ETC}/molam-webhook@a.service", f"{ETC}/molam-webhook-worker@b.service.d/50-reach.conf"]
     links = {f"{ETC}/sshd.service": f"{LIB}/ssh.service", f"{ETC}/a.target.wants/molam-webhook@a.service": OF_ROLES}
     assert units({path: path for path in same} | links) == {}
     # A whole check run knows what a variable in a path is.
-    made = frozenset(same)
+    made = frozenset([*same, f"{ETC}/molam-webhook-worker@.service.d/50-reach.conf"])
     assert units({path: path for path in same} | links, made=made) == {}
     assert list(units({path: path for path in same}, made=made - {same[4]})) == [same[4]]
 
@@ -155,6 +157,13 @@ def test_units_of_packages_and_roles_are_no_strangers() -> None:
     [
         (f"{ETC}/stray.service", "", "stray.service", "is a unit (active, enabled) that no package and no role made"),
         (f"{LIB}/late.timer", "", "late.timer", "is a unit (not loaded)"),
+        (f"{ETC}/molam-webhook@c.service", "", "molam-webhook@c.service", "is a unit (not loaded)"),
+        (
+            f"{ETC}/molam-webhook@a.service.d/x.conf",
+            "",
+            f"{ETC}/molam-webhook@a.service.d/x.conf",
+            "changes molam-webhook@a.service, and no package",
+        ),
         (f"{ETC}/nginx.service.d/x.conf", "", f"{ETC}/nginx.service.d/x.conf", "changes nginx.service, and no package"),
         (
             f"{ETC}/a.target.wants/b.service",
@@ -182,6 +191,21 @@ def test_what_was_started_by_hand_long_ago_is_told_and_a_script_that_no_package_
     assert set(told) == {"run-u1.service", "old.service"}
     assert "65 minutes ago" in told["run-u1.service"]
     assert "/etc/init.d/old" in told["old.service"]
+
+
+def test_a_slots_copy_is_compared_with_what_it_is_a_copy_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    template, copies = (
+        tmp_path / "molam-webhook@.service",
+        [tmp_path / f"molam-webhook@{slot}.service" for slot in "ab"],
+    )
+    monkeypatch.setattr(
+        collect, "SLOT_COPY", re.compile(collect.SLOT_COPY.pattern.replace("/etc/systemd/system", str(tmp_path)))
+    )
+    for file, text in ((template, "new"), (copies[0], "new"), (copies[1], "changed by hand")):
+        file.write_text(text)
+    found = collect.slot_copies(str(path) for path in tmp_path.iterdir())
+    assert found == dict.fromkeys(map(str, copies), str(template))
+    assert collect.tried(found) == {str(copies[1]): ["changed by hand", "new"]}
 
 
 def test_what_roles_write_is_read_from_them() -> None:

@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ UNIT_FOLDERS = [
 ]
 PROPERTIES = "Id,FragmentPath,SourcePath,UnitFileState,ActiveState,ActiveEnterTimestampMonotonic"
 SECRET_DATES = Path("/etc/molam-webhook/secret-dates.json")
+# A slot's copy of a file of its units, and what it is a copy of without the slot's name.
+SLOT_COPY = re.compile(r"(/etc/systemd/system/molam-webhook[a-z-]*@)[ab](\.service(?:\.d/.+)?)")
 # Of a file that differs no more is sent.
 CHARACTERS = 65_536
 
@@ -89,6 +92,12 @@ def tried(places: dict[str, str]) -> dict[str, list[str | None]]:
     return {place: texts for place, texts in found.items() if texts[0] != texts[1]}
 
 
+def slot_copies(paths: Iterable[str]) -> dict[str, str]:
+    """Return the slots' copies among these files, and what each is a copy of."""
+    found = {path: SLOT_COPY.sub(r"\1\2", path) for path in paths if SLOT_COPY.fullmatch(path)}
+    return {path: template for path, template in found.items() if Path(template).exists()}
+
+
 def cgroup(pid: str) -> str:
     """Return the control group of a process, or '' where it has ended."""
     try:
@@ -127,7 +136,7 @@ def main() -> None:
         "owners": owners(paths),
         "verify": changed,
         "own": differing(json.loads(sys.argv[1])),
-        "tried": tried(json.loads(sys.argv[2])),
+        "tried": tried(json.loads(sys.argv[2]) | slot_copies(files)),
         "secrets": secrets_since(),
     }
     print(json.dumps(said))

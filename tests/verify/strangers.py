@@ -14,6 +14,7 @@ import yaml
 
 from tests.verify.check_mode import Hide, changed_lines, cut
 from tests.verify.checklist import ROOT
+from tests.verify.collect import SLOT_COPY
 from tests.verify.difference import Difference, Kind
 
 ROLES = ROOT / "roles"
@@ -69,7 +70,8 @@ class Brought:
     made: frozenset[str] | None = None
 
     def has(self, path: str) -> bool:
-        """Say whether a file is a package's or a role's."""
+        """Say whether a file is a package's or a role's. What a slot's copy says is compared elsewhere."""
+        path = SLOT_COPY.sub(r"\1\2", path)
         return path in self.owners or path in brought_files() or self.is_written(path)
 
     def is_written(self, path: str) -> bool:

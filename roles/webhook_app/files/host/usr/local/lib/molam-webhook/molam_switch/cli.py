@@ -14,7 +14,7 @@ from dataclasses import asdict
 
 from . import installed, ledger, slots
 from .ledger import Entry
-from .switching import UNCHANGED, ask, boot, switch
+from .switching import ask, boot, switch
 from .system import SwitchError
 
 DESCRIPTION = """Put a release, with the settings and keys that are on disk, in use without a dropped request.
@@ -27,6 +27,7 @@ slot serves, and the same command run again finishes."""
 
 def attempt(action: str, release: str, by: str, commit: str | None = None) -> str:
     """Make a release serve, and write it into the ledger; return what was done."""
+    ledger.settle()
     serving = slots.active()
     return switch(
         Entry(
@@ -61,7 +62,12 @@ def deploy(arguments: argparse.Namespace) -> None:
 def rollback(arguments: argparse.Namespace) -> None:
     """Go back, to the release before unless another one is named."""
     now = slots.release_of(serving())
-    target = arguments.release or ledger.before(ledger.read())
+    begun = ledger.begun()
+    if begun is not None and begun.action == ledger.ROLLBACK and not arguments.release:
+        # The same command again finishes what was cut off, and goes no further.
+        target: str | None = begun.to_release
+    else:
+        target = arguments.release or ledger.before(ledger.settled())
     if target is None:
         raise SwitchError(
             f"there is no release to go back to by itself: none served before {now}, or those that did are marked bad. "
@@ -70,7 +76,7 @@ def rollback(arguments: argparse.Namespace) -> None:
     if arguments.plan:
         print(json.dumps({"from": now, "to": target, "installed": installed.complete(target)}))
         return
-    print(UNCHANGED if target == now and not arguments.release else attempt(ledger.ROLLBACK, target, arguments.by))
+    print(attempt(ledger.ROLLBACK, target, arguments.by))
 
 
 def apply(arguments: argparse.Namespace) -> None:
@@ -80,6 +86,7 @@ def apply(arguments: argparse.Namespace) -> None:
 
 def mark(arguments: argparse.Namespace) -> None:
     """Mark a release as bad, or as good again."""
+    ledger.settle()
     if arguments.release not in {*ledger.last_served(ledger.read()), *installed.names()}:
         raise SwitchError(f"release {arguments.release} never served here and is not installed")
     action = ledger.GOOD if arguments.good else ledger.BAD
@@ -94,7 +101,7 @@ def show(arguments: argparse.Namespace) -> None:
     state = {
         "serving": slots.release_of(slot) if slot else None,
         "slot": slot,
-        "rollback": ledger.before(entries),
+        "rollback": ledger.before(ledger.settled()),
         "installed": installed.names(),
         "bad": ledger.bad(entries),
         "begun": asdict(begun) if begun else None,
@@ -180,6 +187,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("molam-webhook-switch: run it as root", file=sys.stderr)
         return 1
+    began_with = slots.active()
     try:
         if arguments.command == "boot":
             boot()
@@ -194,11 +202,15 @@ def main() -> int:
             # One at a time; the kernel lets go of the lock when its holder dies.
             with (slots.STATE / "lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                ledger.settle()
                 arguments.run(arguments)
     except (SwitchError, OSError) as error:
         slot = slots.active()
-        state = f"slot {slot} goes on with release {slots.release_of(slot)}" if slot else "nothing serves yet"
-        print(f"molam-webhook-switch: {error}\nNot switched: {state}.", file=sys.stderr)
+        if slot is None:
+            state = "Not switched: nothing serves yet."
+        elif slot == began_with:
+            state = f"Not switched: slot {slot} goes on with release {slots.release_of(slot)}."
+        else:
+            state = f"Switched all the same, to slot {slot} with release {slots.release_of(slot)}: run the same again."
+        print(f"molam-webhook-switch: {error}\n{state}", file=sys.stderr)
         return 1
     return 0

@@ -45,7 +45,7 @@ def prune(keep: int) -> list[str]:
     removed += [
         path.name
         for path in slots.RELEASES.iterdir()
-        if not complete(path.name) and path.stat().st_mtime < time.time() - LEFT_BEHIND_SECONDS
+        if path.is_dir() and not complete(path.name) and path.stat().st_mtime < time.time() - LEFT_BEHIND_SECONDS
     ]
     for name in removed:
         # No longer complete from the first moment: cut off here, it would be half a release that looks whole.

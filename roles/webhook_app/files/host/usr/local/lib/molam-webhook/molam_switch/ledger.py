@@ -82,12 +82,22 @@ def begun() -> Entry | None:
     return None
 
 
-def settle() -> None:
-    """Write the line of an attempt that was cut off. It was made if another slot serves than when it began."""
+def _cut_off() -> list[Entry]:
+    """Return the line of an attempt that was cut off, if there is one. It was made if another slot serves since."""
     entry = begun()
-    if entry is not None:
-        if slots.active() != entry.before:
-            entry.result, entry.why = DONE, "cut off before its end"
+    if entry is not None and slots.active() != entry.before:
+        entry.result, entry.why = DONE, "cut off before its end"
+    return [] if entry is None else [entry]
+
+
+def settled() -> list[Entry]:
+    """Return the ledger as it is once the line of an attempt that was cut off is written."""
+    return read() + _cut_off()
+
+
+def settle() -> None:
+    """Write the line of an attempt that was cut off."""
+    for entry in _cut_off():
         append(entry)
     # Also where it was cut off while it was written: nothing had begun.
     BEGUN.unlink(missing_ok=True)
@@ -124,7 +134,9 @@ def recorded(entry: Entry) -> Iterator[Steps]:
         yield steps
         entry.result = DONE
     except Exception as error:
-        entry.result, entry.why = FAILED, str(error)[:2000]
+        # It may be made all the same, and not to its end.
+        entry.result = FAILED if slots.active() == entry.before else DONE
+        entry.why = str(error)[:2000]
         raise
     finally:
         steps.end()
@@ -146,7 +158,7 @@ def bad(entries: Iterable[Entry]) -> dict[str, str]:
             marked[entry.to_release] = entry.why
         elif entry.action != APPLY:
             marked.pop(entry.to_release, None)
-        if entry.action == ROLLBACK and entry.from_release:
+        if entry.action == ROLLBACK and entry.from_release not in (None, entry.to_release):
             marked[entry.from_release] = f"left by the rollback of {entry.at}"
     return marked
 

@@ -10,7 +10,7 @@ import shutil
 import time
 from pathlib import Path
 
-from .system import SwitchError, link, run
+from .system import SwitchError, keep, link, run
 
 ROOT = Path("/opt/molam-webhook")
 RELEASES = ROOT / "releases"
@@ -20,8 +20,11 @@ SETTINGS = Path("/etc/molam-webhook")
 # What the next switch takes; what a slot runs with is its own copy.
 WANTED = SETTINGS / "settings"
 UNITS = Path("/etc/systemd/system")
-# Those of the slots. Others have names that begin with molam- too, and are no reason to switch.
-UNIT_FILES = ("molam-webhook*.service", "molam-webhook*.d/*", "molam-.service.d/*")
+# What a slot's units are made from. Others have names that begin with molam- too, and are no reason to switch.
+UNIT_FILES = ("molam-webhook*@.service", "molam-webhook*@.service.d/*", "molam-.service.d/*")
+# Of these each slot has a copy, which systemd prefers: what is new reaches no slot that serves, as it is started again
+# after a crash or a reboot. New ones name secrets that are not among that slot's.
+OWN_UNIT_FILES = ("", ".d/20-limits.conf", ".d/50-reach.conf")
 SOCKETS = Path("/run/molam-webhook")
 ADMIN = Path("/run/molam-webhook-admin")
 # What nginx connects to: a link to the socket of the slot that serves.
@@ -96,10 +99,18 @@ def made_from(slot: str) -> str:
 
 
 def fill(slot: str, release: str) -> None:
-    """Give a slot that is not in use a release, and a copy of the settings."""
+    """Give a slot that is not in use a release, and copies of the settings and of its units' files."""
     link(ROOT / "slots" / slot, f"../releases/{release}")
     shutil.rmtree(settings_of(slot), ignore_errors=True)
     shutil.copytree(WANTED, settings_of(slot))
+    copies = [*settings_of(slot).iterdir()]
+    for unit in (*units(slot), migration(slot)):
+        (UNITS / f"{unit}.d").mkdir(exist_ok=True)
+        template = unit.replace(f"@{slot}.", "@.")
+        copies += [Path(shutil.copy(UNITS / f"{template}{name}", UNITS / f"{unit}{name}")) for name in OWN_UNIT_FILES]
+    # Those modules, too, which start it at a boot.
+    keep(*copies, *{path.parent for path in copies}, ROOT / "slots", *Path(__file__).parent.glob("*.py"))
+    run("systemctl", "daemon-reload")
 
 
 def start(*names: str) -> None:
@@ -127,7 +138,7 @@ def stop(slot: str) -> None:
 
     What failed of it was told, and is no matter of a host that serves: molam-check would tell of it every minute.
     """
-    run("systemctl", "stop", *units(slot))
+    run("systemctl", "stop", *units(slot), migration(slot))
     run("systemctl", "reset-failed", *units(slot), migration(slot))
     for left in (socket(slot), ADMIN / f"receiver-{slot}.sock", ADMIN / f"worker-{slot}.sock"):
         left.unlink(missing_ok=True)
@@ -139,15 +150,21 @@ def lead_to(slot: str) -> None:
 
 
 def put_in_use(slot: str, made_from: str) -> None:
-    """Make a slot that is up the one that serves: now, and after a reboot."""
+    """Make a slot that is up the one that serves: now, and after a reboot. Raises SwitchError or OSError."""
     # First, since what is linked is taken for done by the next run of one that was cut off. To enable it again would
     # have systemd read all its units once more.
     if run("systemctl", "is-enabled", "--quiet", "molam.service").returncode != 0:
-        run("systemctl", "enable", "--quiet", "molam.service")
-    run("systemctl", "start", "molam.service")
+        _must("systemctl", "enable", "--quiet", "molam.service")
+    _must("systemctl", "start", "molam.service")
     (STATE / f"slot-{slot}").write_text(made_from)
     link(ACTIVE, f"slots/{slot}")
     lead_to(slot)
+
+
+def _must(*command: str) -> None:
+    answer = run(*command)
+    if answer.returncode != 0:
+        raise SwitchError(f"{' '.join(command)}: {answer.stderr.strip()}")
 
 
 def bring_back(slot: str) -> None:

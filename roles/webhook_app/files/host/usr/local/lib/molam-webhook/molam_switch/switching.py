@@ -33,7 +33,6 @@ def switch(entry: Entry) -> str:
     Raises SwitchError or OSError where it was not made; which slot serves then is told by ``slots.active()``.
     """
     release, old = entry.to_release, slots.active()
-    run("systemctl", "daemon-reload")
     was_up = old is not None and slots.serves(old)
     if old is not None and not was_up:
         # A switch that was cut off may have turned the link already, or somebody stopped the slot.
@@ -41,8 +40,10 @@ def switch(entry: Entry) -> str:
         slots.bring_back(old)
     wanted = slots.fingerprint(release)
     if old is not None and slots.runs(old) and slots.made_from(old) == wanted:
+        _require_commit(release, entry.commit)
         # What an earlier switch that was cut off may have left behind.
         slots.stop(slots.other(old))
+        run("systemctl", "daemon-reload")
         return UNCHANGED if was_up else f"slot {old} serves {release}"
     with ledger.recorded(entry) as step:
         _require(release, entry.commit)
@@ -56,12 +57,7 @@ def switch(entry: Entry) -> str:
 def _require(release: str, commit: str | None) -> None:
     if not installed.complete(release):
         raise SwitchError(f"release {release} is not installed below {slots.RELEASES}")
-    there = installed.commit_of(release)
-    if commit and there != commit:
-        raise SwitchError(
-            f"release {release} on this host was built from commit {there}, and is {commit} now: a tag that was once "
-            "deployed must not be moved. Make a new one"
-        )
+    _require_commit(release, commit)
     for folder in (slots.ROOT, slots.SETTINGS, slots.STATE):
         if (free := shutil.disk_usage(folder).free) < FREE_BYTES:
             raise SwitchError(
@@ -70,11 +66,23 @@ def _require(release: str, commit: str | None) -> None:
             )
 
 
+def _require_commit(release: str, commit: str | None) -> None:
+    there = installed.commit_of(release)
+    if commit and there != commit:
+        raise SwitchError(
+            f"release {release} on this host was built from commit {there}, and is {commit} now: a tag that was once "
+            "deployed must not be moved. Make a new one"
+        )
+
+
 def _check(release: str) -> None:
     """Ask a release whether it would start with the settings on disk."""
     answer = as_receiver(slots.WANTED, slots.RELEASES / release / "run", "check-config")
     if answer.returncode != 0:
-        raise SwitchError(f"the receiver would not start with the new settings:\n{answer.stderr.strip()}")
+        raise SwitchError(
+            f"release {release} would not start with the settings that are on disk:\n{answer.stderr.strip()}\n"
+            f"Mend them in the inventory, and put both in use: playbooks/deploy.yml -e release={release}"
+        )
 
 
 def _change_over(release: str, old: str | None, wanted: str, step: Steps) -> None:
@@ -90,11 +98,12 @@ def _change_over(release: str, old: str | None, wanted: str, step: Steps) -> Non
         readiness.wait(new)
         step("self-test", f"slot {new}: self-test")
         _self_test(new)
+        step("serve", f"slot {new}: serve")
+        slots.put_in_use(new, wanted)
     except (SwitchError, OSError):
-        slots.stop(new)
+        if slots.active() != new:
+            slots.stop(new)
         raise
-    step("serve", f"slot {new}: serve")
-    slots.put_in_use(new, wanted)
     if old is not None:
         slots.leave(old)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 from pathlib import Path
@@ -14,7 +15,7 @@ class SwitchError(Exception):
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, keeping what it prints."""
     return subprocess.run(  # noqa: S603  the commands are ours
-        [str(part) for part in command], capture_output=True, text=True, check=False
+        [str(part) for part in command], capture_output=True, text=True, errors="replace", check=False
     )
 
 
@@ -50,3 +51,13 @@ def link(path: Path, target: str) -> None:
     new.unlink(missing_ok=True)
     new.symlink_to(target)
     new.replace(path)
+
+
+def keep(*paths: Path) -> None:
+    """Have files and folders (their entries) on the disk when this returns, as a link to them may be there sooner."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
