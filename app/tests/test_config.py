@@ -148,7 +148,7 @@ def test_the_worker_needs_no_keys() -> None:
 
 
 def test_what_is_described_is_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "database_url").write_text("postgresql://me:hunter2@db/x?password=hunter3&host=/run")
+    (tmp_path / "database_url").write_text("postgresql://me:hunt:e@r2@db/x?password=hunter3&host=/run")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     monkeypatch.setenv("MOLAM_WEBHOOK_SECRET", GOOD)
     rows = {name: (value, source) for name, value, source in AllSettings.load().describe()}

@@ -88,8 +88,9 @@ def test_an_item_with_an_earlier_time_is_found_a_moment_later(url: str, monkeypa
     assert asyncio.run(take()) == ["evt_1000", "evt_1"]
 
 
-def test_who_comes_too_late_for_an_item_waits_for_no_standby(url: str) -> None:
-    """It has locked the item, and so has something to commit, before it sees that another has it."""
+@pytest.mark.parametrize("durable", [False, True])
+def test_to_take_an_item_waits_for_no_standby(url: str, *, durable: bool) -> None:
+    """Nor does to come too late: the item is locked, so there is something to commit, before it is seen to be taken."""
     chosen = settings_with(database_url=SecretStr(url))
     queue = Handling(chosen.molam_handlers, forwarding=False).queue
 
@@ -100,7 +101,7 @@ def test_who_comes_too_late_for_an_item_waits_for_no_standby(url: str) -> None:
             async with lanes[0].transaction():
                 await lanes[0].execute("SET LOCAL synchronous_commit = off")
                 await lanes[0].execute(WAITING, number, number)
-            items = await asyncio.gather(*(queue.take(lane, 60, durable=False) for lane in lanes))
+            items = await asyncio.gather(*(queue.take(lane, 60, durable=durable) for lane in lanes))
             found += [item.event_id for item in items if item]
         for lane in lanes:
             await lane.close()

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -248,11 +249,9 @@ def test_back_to_the_end_of_one_backup(request: pytest.FixtureRequest, host: Hos
     assert stored(host, [after["id"]])[0] == 0
 
 
-@pytest.mark.intrusive
-@pytest.mark.usefixtures("_backed_up", "_cleared")
-def test_a_damaged_backup_is_told_and_what_was_there_is_whole(host: Host, site: Site) -> None:
-    event = new_event()
-    assert site.send(event).status_code == 200
+@contextmanager
+def damaged(host: Host) -> Iterator[None]:
+    """Let a part of the newest backup be damaged meanwhile."""
     label: dict[str, Any] = json.loads(host.check_output("molam-restore --list"))[-1]
     found = host.check_output(f"find /var/lib/pgbackrest/backup/molam/{label['label']}/bundle -type f -size +100k")
     bundle = found.splitlines()[0]
@@ -260,9 +259,36 @@ def test_a_damaged_backup_is_told_and_what_was_there_is_whole(host: Host, site: 
         f"cp -a {bundle} /root/bundle && dd if=/dev/zero of={bundle} bs=1 seek=50000 count=64 conv=notrunc"
     )
     try:
-        answer = host.run("molam-restore")
+        yield
     finally:
         host.check_output(f"cp -a /root/bundle {bundle} && rm /root/bundle")
+
+
+@pytest.mark.intrusive
+@pytest.mark.usefixtures("_backed_up", "_cleared")
+def test_a_second_attempt_loses_nothing(host: Host, site: Site) -> None:
+    """What the archive did not get is in the folder alone that the first attempt put aside."""
+    sql(host, "ALTER SYSTEM SET archive_command = 'false'")
+    sql(host, "SELECT pg_reload_conf()")
+    event = new_event()
+    assert site.send(event).status_code == 200
+    with damaged(host):
+        first = host.run("molam-restore")
+    assert first.rc == 1
+    aside = first.stderr.partition("--back-to ")[2].strip()
+    report = json.loads(host.check_output("molam-restore"))
+    assert stored(host, [event["id"]])[0] == 1
+    assert report["aside"] == aside
+    assert not host.file("/var/lib/molam-backup/own").exists
+
+
+@pytest.mark.intrusive
+@pytest.mark.usefixtures("_backed_up", "_cleared")
+def test_a_damaged_backup_is_told_and_what_was_there_is_whole(host: Host, site: Site) -> None:
+    event = new_event()
+    assert site.send(event).status_code == 200
+    with damaged(host):
+        answer = host.run("molam-restore")
     assert answer.rc == 1
     assert "restore failed" in answer.stderr
     undo = answer.stderr.partition("To have it back: ")[2].strip()

@@ -329,7 +329,7 @@ def _masked(name: str, value: object) -> str:
     match value:
         case SecretStr() if name in ("database_url", "valkey_url"):
             # Useful without its password, which may stand before the host or among the parameters.
-            return re.sub(r"(?<=:)[^:@/]+(?=@)|(?<=password=)[^&]+", "***", value.get_secret_value())
+            return re.sub(r"(?<=:)[^/?#]+(?=@)|(?<=password=)[^&]+", "***", value.get_secret_value())
         case SecretStr():
             return "***"
         case Keyring(keys=keys):

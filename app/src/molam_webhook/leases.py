@@ -91,10 +91,11 @@ class Queue:
         abandoned = f"state = 'pending' AND {left_behind}"
         held = f"{key} = $1 AND lease = $2 AND state = 'pending'"
         release = "lease = NULL, leased_until = NULL, leased_by = NULL"
-        # Nobody has to wait until a lease is on the disk. A crash of the database that takes it back takes its token
-        # back as well, so that no mark can be made with it; and a mark that is on the disk is so after its lease.
+        # Nobody has to wait until a lease is on the disk, or on a standby's. A crash of the database that takes it back
+        # takes its token back as well, so that no mark can be made with it; and a mark that is on the disk is so after
+        # its lease.
         # It is set before any row is looked at: who locks one that another has just taken has something to commit, too.
-        commit = "(SELECT CASE WHEN NOT $3 THEN set_config('synchronous_commit', 'off', true) END)"
+        commit = "(SELECT set_config('synchronous_commit', CASE WHEN $3 THEN 'local' ELSE 'off' END, true))"
         take = f"""
 WITH free AS (
   SELECT {key} FROM {table} WHERE {commit} IS DISTINCT FROM '' AND {{which}}
@@ -138,7 +139,8 @@ WHERE {held}
     async def take(self, connection: Connection, seconds: float, *, durable: bool) -> Item | None:
         """Take the item that has been due longest, under a lease of so many seconds; None when none is due.
 
-        With `durable`, the lease and the count of the attempt outlive even a crash of the database.
+        With `durable`, the lease and the count of the attempt outlive even a crash of the database, of this one: were a
+        standby waited for, each attempt would be lost to that wait while there is none, and the item soon be dead.
         """
         now = time.monotonic()
         if now >= self._look_back_at:

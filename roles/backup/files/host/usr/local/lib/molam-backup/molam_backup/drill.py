@@ -34,6 +34,9 @@ NOT_LESS = (
     "max_worker_processes",
 )
 
+# So much of the database's size is to be free before a drill: the one that serves goes on growing.
+ROOM = 1.25
+
 # What was committed at a moment bears a time from just before: the transaction's begin.
 COMMITTED = timedelta(seconds=5)
 
@@ -86,6 +89,12 @@ def rehearse(key: Path, database: str) -> dict[str, Any]:
         # A run that was cut off may have left it.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
+    size, free = int(sql("SELECT sum(pg_database_size(oid)) FROM pg_database")), shutil.disk_usage(DRILL).free
+    if free < size * ROOM:
+        raise RestoreError(
+            f"No space left on device for a drill: it needs as much as the database has, {size >> 20} MiB, and some "
+            f"more, and {free >> 20} MiB are free below {DRILL}"
+        )
     newest = repository.backups(key)[-1]
     recovery.same_timeline(repository.timeline(key))
     # A commit after any moment that may be chosen, without which nobody could tell that it was reached; then all of the

@@ -30,7 +30,7 @@ def wait(server: Path | None = None) -> str:
 
 
 def complete(last: str, server: Path | None = None) -> None:
-    """Check that it went on to the archive's last segment; raise RestoreError where one before that is missing.
+    """Check that it went on to the log's last segment; raise RestoreError where one before that is missing.
 
     PostgreSQL itself takes the first one that is missing for the log's end.
     """
@@ -38,8 +38,8 @@ def complete(last: str, server: Path | None = None) -> None:
     reached = sql("SELECT substr(pg_walfile_name(pg_last_wal_replay_lsn() - 1), 9)", server=server)
     if reached < last:
         raise RestoreError(
-            f"the archive goes on to segment {last}, and the recovery ended in {reached}: a segment between them is "
-            "missing, and nothing that came after it can be restored"
+            f"the log goes on to segment {last}, in the archive or on this host, and the recovery ended in {reached}: "
+            "a segment between them is missing, and nothing that came after it can be restored"
         )
 
 

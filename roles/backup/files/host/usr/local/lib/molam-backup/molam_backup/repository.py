@@ -44,6 +44,11 @@ def last_segment(key: Path) -> str:
     return max((part["max"][8:] for stanza in info(key) for part in stanza["archive"] if part["max"]), default="")
 
 
+def identifier(key: Path) -> str:
+    """Return PostgreSQL's identifier of the cluster that the repository has; nothing where it has none."""
+    return next((str(one["system-id"]) for stanza in info(key) for one in reversed(stanza["db"])), "")
+
+
 def timeline(key: Path) -> str:
     """Return the newest timeline that the archive knows of, which is the one that a restore follows."""
     names = backrest(key, "--log-level-console=off", "--recurse", r"--filter=\.history$", "repo-ls", "archive/molam")

@@ -10,10 +10,13 @@ playbooks/restore.yml runs this and asks first; docs/runbooks/restore.md says wh
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import shutil
+import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +29,12 @@ from .system import POSTGRES, Cluster, RestoreError, cluster, run, say
 
 CREDENTIAL = Path("/etc/molam-backup/pgbackrest.conf.cred")
 SECOND = 2
-# In memory, and for as long as this runs.
-KEY = Path("/run/molam-restore")
+# In memory.
+RUN, LOCK = Path("/run"), Path("/run/lock/molam-restore")
+# What this host wrote last, of each data folder that was put aside by a restore which has not got to its end. It is
+# given to PostgreSQL (molam-backup-streamed) at a second attempt too, and where the host starts in between.
+OWN = second.COPIES / "own"
+IDENTIFIER, REDO = "Database system identifier", "Latest checkpoint's REDO WAL file"
 ACTIVE = Path("/opt/molam-webhook/active")
 SEGMENT = "[0-9A-F]" * 24
 # What an earlier restore may have left in the settings.
@@ -42,16 +49,28 @@ COPYING = ["molam-backup-second.timer", "molam-backup-second.service"]
 @contextmanager
 def unlocked() -> Iterator[Path]:
     """Lend the folder with the key, which PostgreSQL's user may read meanwhile."""
-    KEY.mkdir(mode=0o750, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="molam-restore-", dir=RUN))
     try:
-        shutil.chown(KEY, "root", POSTGRES)
-        path = KEY / "pgbackrest.conf"
+        folder.chmod(0o750)
+        shutil.chown(folder, "root", POSTGRES)
+        path = folder / "pgbackrest.conf"
         path.touch(mode=0o640)
         shutil.chown(path, "root", POSTGRES)
         path.write_text(run("systemd-creds", "decrypt", "--name=pgbackrest.conf", CREDENTIAL, "-"))
-        yield KEY
+        yield folder
     finally:
-        shutil.rmtree(KEY)
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let no other restore begin meanwhile; raise RestoreError where one is at work."""
+    with LOCK.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RestoreError("another restore is at work on this host; nothing was changed") from None
+        yield
 
 
 @contextmanager
@@ -86,24 +105,41 @@ def put_aside(data: Path) -> Path | None:
         return None
 
 
-def system(programs: Path, data: Path) -> str:
-    """Return which cluster a data folder is of."""
-    told = run(programs / "pg_controldata", data)
-    return next((line for line in told.splitlines() if line.startswith("Database system identifier:")), "")
+def control(programs: Path, data: Path) -> dict[str, str]:
+    """Return what the control file of a data folder says; nothing where it has none."""
+    if not (data / "global" / "pg_control").exists():
+        return {}
+    pairs = (line.partition(":") for line in run(programs / "pg_controldata", data).splitlines())
+    return {name: value.strip() for name, _, value in pairs}
 
 
-def keep_log(aside: Path, data: Path, programs: Path) -> None:
-    """Let the recovery have what this host wrote last and the archive did not get.
+def keep_log(aside: Path, programs: Path, identifier: str) -> None:
+    """Keep what this host wrote last and the archive did not get, and how far it goes, until a restore is over.
 
-    A new host in place of a lost one has a cluster of its own, whose log is nothing to this one.
+    A new host in place of a lost one has a cluster of its own, whose log is nothing to the one with that identifier.
     """
-    if not (aside / "global" / "pg_control").exists() or system(programs, aside) != system(programs, data):
-        return
-    for segment in (aside / "pg_wal").glob(SEGMENT):
-        copy = data / "pg_wal" / segment.name
-        shutil.copyfile(segment, copy)
-        shutil.chown(copy, POSTGRES, POSTGRES)
-        copy.chmod(0o600)
+    kept = OWN / aside.name
+    kept.mkdir(parents=True, exist_ok=True)
+    told = control(programs, aside)
+    if told.get(IDENTIFIER) == identifier:
+        log = aside / "pg_wal"
+        for file in [*log.glob(SEGMENT), *log.glob("*.history")]:
+            shutil.copyfile(file, kept / file.name)
+        (kept / "redo").write_text(told[REDO])
+    for path in (OWN, kept, *kept.iterdir()):
+        shutil.chown(path, POSTGRES, POSTGRES)
+        path.chmod(0o700 if path.is_dir() else 0o600)
+
+
+def own_last() -> str:
+    """Return the segment, without its timeline, up to which this host's own log goes at least; "" for none."""
+    return max((file.read_text()[8:] for file in OWN.glob("*/redo")), default="")
+
+
+def before(here: Cluster, aside: Path | None) -> Path | None:
+    """Return where what was there before is: the folder that the first attempt put aside, or this one."""
+    folders = [here.data.with_name(kept.name) for kept in sorted(OWN.glob("*"))]
+    return next((folder for folder in [*folders, aside] if folder and folder.exists()), None)
 
 
 def branch_off(data: Path, asks_with: Path) -> None:
@@ -137,7 +173,12 @@ def serve() -> None:
     """Start the receiver and try it; raise RestoreError where it does not pass."""
     slot = ACTIVE.readlink().name
     run("systemctl", "start", f"molam-webhook@{slot}.service", f"molam-webhook-worker@{slot}.service")
-    run("molam-webhook", "selftest", "--uds", "/run/molam-webhook/current.sock")
+    try:
+        run("molam-webhook", "selftest", "--uds", "/run/molam-webhook/current.sock")
+    except RestoreError:
+        # What it took in meanwhile would be missing where somebody goes back.
+        run("systemctl", "stop", *SERVING)
+        raise
 
 
 @contextmanager
@@ -151,10 +192,10 @@ def stopped(here: Cluster) -> Iterator[Path | None]:
     aside = put_aside(here.data)
     try:
         yield aside
-    except (RestoreError, OSError) as error:
-        kept = aside is not None and aside.exists()
-        back = f"\nWhat was there before is whole. To have it back: molam-restore --back-to {aside}" if kept else ""
-        raise RestoreError(f"{error}{back}") from None
+    except (RestoreError, OSError, KeyboardInterrupt) as error:
+        kept = before(here, aside)
+        back = f"\nWhat was there before is whole. To have it back: molam-restore --back-to {kept}" if kept else ""
+        raise RestoreError(f"{str(error) or 'it was interrupted'}{back}") from None
 
 
 def verify(here: Cluster, database: str) -> dict[str, Any]:
@@ -179,24 +220,26 @@ def restore(here: Cluster, arguments: argparse.Namespace) -> dict[str, Any]:
     with copying_held(), unlocked() as key:
         with asked(second.FETCHED if from_second else second.REPOSITORY):
             options = repository.options(repository.backups(key), arguments.to, arguments.backup)
-            last = repository.last_segment(key)
+            last, identifier = repository.last_segment(key), repository.identifier(key)
         with stopped(here) as aside:
+            if aside:
+                keep_log(aside, here.programs, identifier)
             if from_second:
                 second.put_in_place()
             say(f"restore into {here.data}; what was there is {aside or 'gone'}")
             here.data.mkdir(mode=0o700)
             shutil.chown(here.data, POSTGRES, POSTGRES)
             repository.restore(key, here.data, Path("/run/credentials", here.unit), *options)
-            if not options and aside:
-                keep_log(aside, here.data, here.programs)
             say("recover")
             recovered_to = start(here)
             if not options and not arguments.although_incomplete:
-                recovery.complete(last)
+                recovery.complete(max(last, own_last()))
             report = verify(here, arguments.database)
-    # The log as the other host took it: from here it is in the archive.
-    shutil.rmtree(second.REPOSITORY / "log", ignore_errors=True)
-    return report | {"recovered_to": recovered_to, "aside": os.fspath(aside) if aside else None}
+            there = before(here, aside)
+    # The log as the other host took it, and as this one had it: from here it is in the archive.
+    for folder in (second.REPOSITORY / "log", OWN):
+        shutil.rmtree(folder, ignore_errors=True)
+    return report | {"recovered_to": recovered_to, "aside": os.fspath(there) if there else None}
 
 
 def back_to(here: Cluster, folder: Path, database: str) -> dict[str, Any]:
@@ -209,6 +252,7 @@ def back_to(here: Cluster, folder: Path, database: str) -> dict[str, Any]:
         branch_off(here.data, Path("/run/credentials", here.unit))
         recovered_to = start(here)
         report = verify(here, database)
+    shutil.rmtree(OWN, ignore_errors=True)
     return report | {"recovered_to": recovered_to, "aside": os.fspath(aside) if aside and aside.exists() else None}
 
 
@@ -227,6 +271,13 @@ def moment(text: str) -> datetime:
     """Read a time; without a zone it is UTC."""
     time = datetime.fromisoformat(text)
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def confirmed() -> bool:
+    """Ask whoever sits at a terminal; a program has asked before (playbooks/restore.yml)."""
+    name = socket.gethostname()
+    ask = f"The database of {name} will be put aside, and another state of it served. Type {name} to go on: "
+    return not sys.stdin.isatty() or input(ask).strip() == name
 
 
 def main() -> int:
@@ -258,9 +309,13 @@ def main() -> int:
             found = [one._asdict() | {"end": one.end.isoformat()} for one in backups(arguments.repository)]
             print(json.dumps(found))
             return 0
+        if not confirmed():
+            print("molam-restore: nothing was changed", file=sys.stderr)
+            return 1
         began, here = time.monotonic(), cluster()
         back = arguments.back_to
-        report = back_to(here, back, arguments.database) if back else restore(here, arguments)
+        with alone():
+            report = back_to(here, back, arguments.database) if back else restore(here, arguments)
         print(json.dumps(report | {"seconds": round(time.monotonic() - began, 1)}))
     except (RestoreError, OSError) as error:
         print(f"molam-restore: {error}", file=sys.stderr)

@@ -85,6 +85,8 @@ def same() -> None:
     if not identity(REPOSITORY):
         (REPOSITORY / IDENTITY).write_text(f"{uuid.uuid4()}\n")
     if not there:
+        # Whatever was sent before is not there any more.
+        done(0, whole=0, list=0)
         run(*rsync(REPOSITORY / IDENTITY, "second:./"))
     elif there != identity(REPOSITORY):
         raise RestoreError(
@@ -187,8 +189,9 @@ def free() -> float:
 
 def copy() -> None:
     """Send what is new."""
-    began, last, backups = time.time(), sent(), changed()
+    began, backups = time.time(), changed()
     same()
+    last = sent()
     send_log(last["log"])
     done(began)
     if (backups != last["list"] or began - last["whole"] > WHOLE_SECONDS) and send_all(began):
