@@ -231,6 +231,24 @@ def test_back_to_just_before_a_table_was_dropped(request: pytest.FixtureRequest,
 
 @pytest.mark.intrusive
 @pytest.mark.usefixtures("_backed_up", "_cleared")
+def test_to_a_moment_that_an_earlier_restore_left(host: Host, site: Site) -> None:
+    """The log that was written then is there still, though the newest goes another way since."""
+    events, moments = [new_event() for _ in range(3)], []
+    for event in events:
+        assert site.send(event).status_code == 200
+        moments.append(
+            sql(host, "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')")
+        )
+        time.sleep(1)
+    ids = [event["id"] for event in events]
+    archive(host)
+    for number in (0, 1):
+        host.check_output(f"molam-restore --to {moments[number]}")
+        assert [stored(host, [name])[0] for name in ids] == [1 if place <= number else 0 for place in range(3)]
+
+
+@pytest.mark.intrusive
+@pytest.mark.usefixtures("_backed_up", "_cleared")
 def test_back_to_the_end_of_one_backup(request: pytest.FixtureRequest, host: Host, site: Site) -> None:
     before, after = new_event(), new_event()
     assert site.send(before).status_code == 200

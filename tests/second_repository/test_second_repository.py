@@ -33,8 +33,9 @@ RECEIPT_SECONDS = 20
 
 def copy_now(host: Host) -> str:
     """Have it copied now; return what is said where that fails."""
-    # The timer may have it running.
-    host.check_output("while systemctl is-active --quiet molam-backup-second; do sleep 0.2; done; sleep 0.1")
+    # The timer may have it running, and what it began with may be older: that one is no answer.
+    running = "systemctl show --property=ActiveState --value molam-backup-second | grep --quiet activating"
+    host.check_output(f"while {running}; do sleep 0.2; done; sleep 0.1")
     host.check_output("systemctl start molam-backup-second")
     if host.check_output("systemctl show --property=ExecMainStatus --value molam-backup-second") == "0":
         return ""

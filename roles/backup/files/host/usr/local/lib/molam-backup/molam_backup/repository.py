@@ -55,6 +55,14 @@ def timeline(key: Path) -> str:
     return max((Path(name).stem for name in names.splitlines()), default="00000001")
 
 
+def timeline_at(key: Path, moment: datetime) -> int:
+    """Return the timeline that was written at a moment. A restore to an earlier one may have left it since."""
+    asked = ("--output=json", "--recurse", r"--filter=\.history$", "repo-ls", "archive/molam")
+    files: dict[str, dict[str, Any]] = json.loads(backrest(key, "--log-level-console=off", *asked))
+    begun = {int(Path(name).stem, 16): file["time"] for name, file in files.items()}
+    return max((number for number, time in begun.items() if time <= moment.timestamp()), default=1)
+
+
 def backups(key: Path) -> list[Backup]:
     """Return the backups, oldest first; raise RestoreError where there is none."""
     told = info(key)
@@ -78,7 +86,7 @@ def options(found: list[Backup], to: datetime | None, label: str | None) -> list
     if label is not None:
         if label not in {backup.label for backup in found}:
             raise RestoreError(f"there is no backup {label}. There are: {', '.join(backup.label for backup in found)}")
-        return [f"--set={label}", "--type=immediate", "--target-action=promote"]
+        return [f"--set={label}", "--type=immediate", "--target-action=promote", "--target-timeline=current"]
     if to is None:
         return []
     if not found[0].end < to <= datetime.now(UTC):

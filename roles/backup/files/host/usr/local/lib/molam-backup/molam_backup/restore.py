@@ -220,6 +220,8 @@ def restore(here: Cluster, arguments: argparse.Namespace) -> dict[str, Any]:
     with copying_held(), unlocked() as key:
         with asked(second.FETCHED if from_second else second.REPOSITORY):
             options = repository.options(repository.backups(key), arguments.to, arguments.backup)
+            if arguments.to:
+                options.append(f"--target-timeline={repository.timeline_at(key, arguments.to)}")
             last, identifier = repository.last_segment(key), repository.identifier(key)
         with stopped(here) as aside:
             if aside:
