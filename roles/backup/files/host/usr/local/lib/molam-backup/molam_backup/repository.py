@@ -86,7 +86,7 @@ def options(found: list[Backup], to: datetime | None, label: str | None) -> list
     if label is not None:
         if label not in {backup.label for backup in found}:
             raise RestoreError(f"there is no backup {label}. There are: {', '.join(backup.label for backup in found)}")
-        return [f"--set={label}", "--type=immediate", "--target-action=promote", "--target-timeline=current"]
+        return [f"--set={label}", "--type=immediate", "--target-action=promote"]
     if to is None:
         return []
     if not found[0].end < to <= datetime.now(UTC):
