@@ -31,13 +31,14 @@ AT_MOST_SECONDS = 60
 RECEIPT_SECONDS = 20
 
 
+# The timer may have it running. What that began with may be older, and it has no status yet.
+IDLE = "while systemctl show --property=ActiveState --value molam-backup-second | grep --quiet activating; do sleep 0.2; done"
+
+
 def copy_now(host: Host) -> str:
     """Have it copied now; return what is said where that fails."""
-    # The timer may have it running, and what it began with may be older: that one is no answer.
-    running = "systemctl show --property=ActiveState --value molam-backup-second | grep --quiet activating"
-    host.check_output(f"while {running}; do sleep 0.2; done; sleep 0.1")
-    host.check_output("systemctl start molam-backup-second")
-    if host.check_output("systemctl show --property=ExecMainStatus --value molam-backup-second") == "0":
+    status = "systemctl show --property=ExecMainStatus --value molam-backup-second"
+    if host.check_output(f"{IDLE}; systemctl start molam-backup-second; {IDLE}; {status}") == "0":
         return ""
     return str(host.check_output("journalctl --unit=molam-backup-second --lines=30 --output=cat --no-pager"))
 
@@ -187,7 +188,7 @@ def test_without_the_other_host_events_are_taken_and_it_is_told(host: Host, repo
 
 def test_a_disk_that_fills_is_told_before_nothing_is_taken_any_more(host: Host, repository: Host) -> None:
     """A small file system in the copy's place, which is put back as it was."""
-    host.check_output("systemctl stop molam-backup-second.timer")
+    host.check_output(f"systemctl stop molam-backup-second.timer; {IDLE}")
     mount = f"mount -t tmpfs -o size=$(($(du -sm {COPY} | cut -f1) * 2 + 20))m small /mnt && "
     mount += f"cp --archive {COPY}/. /mnt/ && "
     mount += "fallocate --length $(($(df --output=avail --block-size=1M /mnt | tail -n 1) - 3))M /mnt/ballast && "
