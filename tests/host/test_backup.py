@@ -455,7 +455,7 @@ def test_the_daily_dump_brings_the_database_back(host: Host, site: Site) -> None
     before = sql(host, rights), sql(host, count)
     _, _, section = (ROOT / "docs/runbooks/restore.md").read_text().partition("## From the daily dump\n")
     commands = re.findall(r"^    (\S.*)$", section.partition("\n## ")[0], re.MULTILINE)
-    (read,) = [command for command in commands if command.startswith("gpg ")]
+    read, _restore = [command for command in commands if command.startswith("gpg ")]
     host.check_output("install -m 0600 /dev/null /root/key && printf another > /root/key")
     assert "Bad session key" in host.run(read.replace("FILE.dump.gpg", newest(host, "database"))).stderr
     host.check_output("rm /root/key")
@@ -469,3 +469,6 @@ def test_the_daily_dump_brings_the_database_back(host: Host, site: Site) -> None
         time.sleep(0.2)
     assert site.send(event).json()["status"] == "duplicate"
     assert site.send(new_event()).json()["status"] == "accepted"
+    # What was there is beside it.
+    assert sql(host, count, "molam_webhook_before") == before[1]
+    host.check_output("runuser -u postgres -- dropdb molam_webhook_before")

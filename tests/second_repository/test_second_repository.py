@@ -32,7 +32,8 @@ RECEIPT_SECONDS = 20
 
 
 # The timer may have it running. What that began with may be older, and it has no status yet.
-IDLE = "while systemctl show --property=ActiveState --value molam-backup-second | grep --quiet activating; do sleep 0.2; done"
+RUNS = "systemctl show --property=ActiveState --value molam-backup-second | grep --quiet activating"
+IDLE = f"while {RUNS}; do sleep 0.2; done"
 
 
 def copy_now(host: Host) -> str:
