@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,20 +17,15 @@ HERE, ELSEWHERE = "7411", "7422"
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+def host(backup: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Lend the module, which keeps the log below a folder of the test's own, and whose commands say what is asked."""
-    monkeypatch.syspath_prepend(HOST / "usr/local/lib/molam-backup")
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    from molam_backup import restore, system
-
+    restore = backup.restore
     monkeypatch.setattr(restore, "OWN", tmp_path / "own")
     monkeypatch.setattr(shutil, "chown", lambda *_names: None)
     told = f"Database system identifier:           {HERE}\nLatest checkpoint's REDO WAL file:    {SEGMENT}\n"
     monkeypatch.setattr(restore, "run", lambda *_command: told)
-    cluster = system.Cluster("postgresql@17-main.service", tmp_path / "main", tmp_path, tmp_path)
-    yield SimpleNamespace(root=tmp_path, restore=restore, cluster=cluster)
-    for name in [name for name in sys.modules if name.startswith("molam_backup")]:
-        del sys.modules[name]
+    cluster = backup.system.Cluster("postgresql@17-main.service", tmp_path / "main", tmp_path, tmp_path)
+    return SimpleNamespace(root=tmp_path, restore=restore, cluster=cluster)
 
 
 def put_aside(host: SimpleNamespace, when: str, *, whole: bool) -> Path:

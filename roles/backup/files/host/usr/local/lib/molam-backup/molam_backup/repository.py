@@ -11,6 +11,8 @@ from .system import POSTGRES, RestoreError, run
 
 STANZA = "--stanza=molam"
 OTHER_KEY = "the repository is encrypted with another key than this host's backup_key; nothing was changed"
+# How pgBackRest calls what it decrypts with another key.
+UNREADABLE = ("[CryptoError]", "[FormatError]")
 
 
 class Backup(NamedTuple):
@@ -32,11 +34,16 @@ def info(key: Path) -> list[dict[str, Any]]:
     try:
         told: list[dict[str, Any]] = json.loads(said)
     except ValueError:
-        # It quotes what it decrypted.
+        # It quotes what it decrypted, which most times has characters that JSON cannot have.
         raise RestoreError(OTHER_KEY) from None
-    if any("CryptoError" in repo["status"]["message"] for stanza in told for repo in stanza.get("repo", [])):
+    if any(message.startswith(UNREADABLE) for message in messages(told)):
         raise RestoreError(OTHER_KEY)
     return told
+
+
+def messages(told: list[dict[str, Any]]) -> list[str]:
+    """Return how pgBackRest found the repository."""
+    return [repo["status"]["message"] for stanza in told for repo in stanza.get("repo", [])]
 
 
 def last_segment(key: Path) -> str:
@@ -73,7 +80,7 @@ def backups(key: Path) -> list[Backup]:
         if not one.get("error")
     ]
     if not found:
-        why = "; ".join(stanza["status"]["message"] for stanza in told) or "no database is known to it"
+        why = "; ".join(messages(told)) or "no database is known to it"
         raise RestoreError(f"the repository has no backup that is whole ({why}): docs/runbooks/restore.md")
     return found
 
