@@ -18,6 +18,7 @@ from .playbooks import ROOT, play
 
 DATABASE = "/var/lib/postgresql"
 ARCHIVE = "/var/lib/pgbackrest/archive/molam"
+BACKUPS = "/var/lib/pgbackrest/backup/molam"
 SETTINGS = "/etc/pgbackrest/pgbackrest.conf"
 
 # An index that lacks what its table has: what it was made by says something else now.
@@ -26,6 +27,21 @@ CREATE FUNCTION place(integer) RETURNS integer IMMUTABLE LANGUAGE sql AS 'SELECT
 CREATE TABLE rows AS SELECT generate_series(1, 1000) AS n;
 CREATE INDEX ON rows (place(n));
 CREATE OR REPLACE FUNCTION place(integer) RETURNS integer IMMUTABLE LANGUAGE sql AS 'SELECT -$1';
+"""
+# A restore that is killed in the moment after it has put the data folder aside.
+CUT_OFF = """
+import os, pathlib, sys
+sys.path.insert(0, "/usr/local/lib/molam-backup")
+from molam_backup import restore
+rename = pathlib.Path.rename
+pathlib.Path.rename = lambda folder, name: (rename(folder, name), print(name), sys.stdout.flush(), os._exit(9))
+sys.argv = ["molam-restore"]
+restore.main()
+"""
+# Ten times as much as there is room for, even compressed.
+NO_ROOM = """
+CREATE TABLE no_room AS SELECT string_agg(gen_random_uuid()::text, '') AS text
+FROM generate_series(1, 1000000) AS number GROUP BY number % 1000
 """
 READ_ALL = """
 import sys
@@ -208,6 +224,7 @@ def test_nothing_is_lost_with_a_damaged_database(request: pytest.FixtureRequest,
     assert re.search(r"recovered up to +20\d\d-", answer.stdout)
     assert re.search(rf"events +{sql(host, 'SELECT count(*) FROM event_ids')}\b", answer.stdout)
     assert re.search(r"the newest came at +20\d\d-", answer.stdout)
+    assert re.search(r"acknowledged, missing +0\b", answer.stdout)
     assert stored(host, taken)[0] == len(taken)
     assert site.send(new_event()).status_code == 200
 
@@ -227,6 +244,7 @@ def test_back_to_just_before_a_table_was_dropped(request: pytest.FixtureRequest,
     assert answer.returncode == 0, answer.stdout[-3000:]
     assert stored(host, [before["id"]]) == (1, 1)
     assert stored(host, [after["id"]]) == (0, 0)
+    assert re.search(r"acknowledged, missing +[1-9]", answer.stdout)
 
 
 @pytest.mark.intrusive
@@ -271,7 +289,7 @@ def test_back_to_the_end_of_one_backup(request: pytest.FixtureRequest, host: Hos
 def damaged(host: Host) -> Iterator[None]:
     """Let a part of the newest backup be damaged meanwhile."""
     label: dict[str, Any] = json.loads(host.check_output("molam-restore --list"))[-1]
-    found = host.check_output(f"find /var/lib/pgbackrest/backup/molam/{label['label']}/bundle -type f -size +100k")
+    found = host.check_output(f"find {BACKUPS}/{label['label']}/bundle -type f -size +100k")
     bundle = found.splitlines()[0]
     host.check_output(
         f"cp -a {bundle} /root/bundle && dd if=/dev/zero of={bundle} bs=1 seek=50000 count=64 conv=notrunc"
@@ -285,15 +303,18 @@ def damaged(host: Host) -> Iterator[None]:
 @pytest.mark.intrusive
 @pytest.mark.usefixtures("_backed_up", "_cleared")
 def test_a_second_attempt_loses_nothing(host: Host, site: Site) -> None:
-    """What the archive did not get is in the folder alone that the first attempt put aside."""
+    """What the archive did not get is in the folder alone that the first attempt put aside when it was killed."""
     sql(host, "ALTER SYSTEM SET archive_command = 'false'")
     sql(host, "SELECT pg_reload_conf()")
     event = new_event()
     assert site.send(event).status_code == 200
+    first = host.run(f"python3 - <<'END'\n{CUT_OFF}END")
+    assert first.rc == 9
+    aside = first.stdout.strip()
     with damaged(host):
-        first = host.run("molam-restore")
-    assert first.rc == 1
-    aside = first.stderr.partition("--back-to ")[2].strip()
+        second = host.run("molam-restore")
+    assert second.rc == 1
+    assert second.stderr.partition("--back-to ")[2].strip() == aside
     report = json.loads(host.check_output("molam-restore"))
     assert stored(host, [event["id"]])[0] == 1
     assert report["aside"] == aside
@@ -343,6 +364,38 @@ def test_a_hole_in_the_archive_is_told(host: Host, site: Site) -> None:
     assert site.send(after).status_code == 200
     host.check_output("molam-restore")
     assert stored(host, [after["id"]])[0] == 1
+
+
+@contextmanager
+def small(host: Host, folder: str) -> Iterator[None]:
+    """Let a folder be on a disk of its own meanwhile, which has 2 MiB left."""
+    mount = f"mount -t tmpfs -o size=$(($(du -sk {folder} | cut -f 1) + 2048))k small /mnt && "
+    mount += f"cp --archive {folder}/. /mnt/ && mount --bind /mnt {folder}"
+    host.check_output(mount)
+    try:
+        yield
+    finally:
+        host.check_output(f"umount {folder} && umount /mnt")
+
+
+@pytest.mark.intrusive
+@pytest.mark.usefixtures("_backed_up")
+def test_a_backup_that_fills_the_disk_leaves_it_as_it_was(host: Host) -> None:
+    """The database is on that disk, too, in most places, and would stand still until somebody comes."""
+    sql(host, NO_ROOM)
+    listed = host.check_output("molam-restore --list")
+    try:
+        with small(host, BACKUPS):
+            before = host.check_output(f"find {BACKUPS} -type f")
+            answer = host.run("systemctl start molam-backup-repository")
+            after = host.check_output(f"find {BACKUPS} -type f")
+    finally:
+        sql(host, "DROP TABLE no_room")
+        host.check_output("systemctl reset-failed molam-backup-repository")
+    assert answer.rc == 1
+    assert after == before
+    assert host.check_output("molam-restore --list") == listed
+    assert host.run("systemctl start molam-backup-repository").rc == 0
 
 
 @pytest.mark.intrusive

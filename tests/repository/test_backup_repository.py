@@ -36,3 +36,26 @@ def test_a_repository_that_cannot_be_read_is_told_as_what_it_is(
     monkeypatch.setattr(backup.repository, "run", lambda *_command, **_user: said)
     with pytest.raises(backup.system.RestoreError, match=means):
         backup.repository.backups(KEY)
+
+
+@pytest.mark.parametrize(
+    ("newest", "histories", "follows"),
+    [
+        ("00000001000000000000001A", "", True),
+        ("00000002000000000000001A", "17-1/00000002.history\n", True),
+        # Restored, and nothing written since.
+        ("00000002000000000000001A", "17-1/00000002.history\n17-1/00000003.history\n", True),
+        ("00000003000000000000001A", "17-1/00000002.history\n", False),
+        ("00000002000000000000001A", "", False),
+    ],
+)
+def test_a_timeline_that_postgresql_would_not_find_is_told(
+    backup: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, newest: str, histories: str, *, follows: bool
+) -> None:
+    said = json.dumps([{"archive": [{"id": "15-1", "max": None}, {"id": "17-1", "max": newest}], "repo": []}])
+    monkeypatch.setattr(backup.repository, "run", lambda *command, **_user: histories if "repo-ls" in command else said)
+    if follows:
+        backup.repository.follow(KEY)
+        return
+    with pytest.raises(backup.system.RestoreError, match=f"{newest[:8]}.history, .* is missing"):
+        backup.repository.follow(KEY)

@@ -28,16 +28,28 @@ def host(backup: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return SimpleNamespace(root=tmp_path, restore=restore, cluster=cluster)
 
 
-def put_aside(host: SimpleNamespace, when: str, *, whole: bool) -> Path:
-    """Make a data folder that was put aside; one that is not whole has what pgBackRest had restored by then."""
-    folder: Path = host.root / f"main.before-{when}"
-    (folder / "pg_wal").mkdir(parents=True)
+def attempt(host: SimpleNamespace, when: str, *, whole: bool, identifier: str = HERE, cut_off: bool = False) -> Path:
+    """Put a data folder aside, unless it was cut off just before; return its new name.
+
+    One that is not whole has what pgBackRest had restored by then.
+    """
+    data, aside = host.cluster.data, host.root / f"main.before-{when}"
+    (data / "pg_wal").mkdir(parents=True, exist_ok=True)
     if whole:
-        (folder / "global").mkdir()
-        (folder / "global" / "pg_control").touch()
+        (data / "global").mkdir(exist_ok=True)
+        (data / "global" / "pg_control").touch()
         for name in (SEGMENT, "00000002.history", "archive_status"):
-            (folder / "pg_wal" / name).write_text(name)
-    return folder
+            (data / "pg_wal" / name).write_text(name)
+    host.restore.keep_log(data, aside.name, host.root, identifier)
+    if not cut_off:
+        data.rename(aside)
+    return Path(aside)
+
+
+def whole_one(host: SimpleNamespace, *more: Path) -> Path | None:
+    """Return what is told as the folder to go back to."""
+    found: Path | None = host.restore.first(*host.restore.earlier(host.cluster.data), *more)
+    return found
 
 
 def streamed(host: SimpleNamespace, name: str) -> str | None:
@@ -49,24 +61,56 @@ def streamed(host: SimpleNamespace, name: str) -> str | None:
 
 
 def test_a_second_attempt_has_the_log_of_the_first(host: SimpleNamespace) -> None:
-    first = put_aside(host, "20261130T100000Z", whole=True)
-    host.restore.keep_log(first, host.root, HERE)
+    first = attempt(host, "20261130T100000Z", whole=True)
     # What the first one had restored when it was cut off.
-    second = put_aside(host, "20261130T100500Z", whole=False)
-    host.restore.keep_log(second, host.root, HERE)
+    second = attempt(host, "20261130T100500Z", whole=False)
     assert streamed(host, SEGMENT) == SEGMENT
     assert streamed(host, "00000002.history") == "00000002.history"
     assert streamed(host, "archive_status") is None
     assert host.restore.own_last() == SEGMENT[8:]
-    assert host.restore.before(host.cluster, second) == first
+    assert whole_one(host, second) == first
+
+
+def test_one_that_was_cut_off_before_anything_was_put_aside_is_no_attempt(host: SimpleNamespace) -> None:
+    data = host.cluster.data
+    first = attempt(host, "20261130T100000Z", whole=True, cut_off=True)
+    assert whole_one(host, first, data) == data
+    second = attempt(host, "20261130T100500Z", whole=True)
+    assert whole_one(host, second) == second
+    assert streamed(host, SEGMENT) == SEGMENT
 
 
 def test_another_clusters_log_is_nothing_to_a_restore(host: SimpleNamespace) -> None:
-    aside = put_aside(host, "20261130T100000Z", whole=True)
-    host.restore.keep_log(aside, host.root, ELSEWHERE)
+    aside = attempt(host, "20261130T100000Z", whole=True, identifier=ELSEWHERE)
     assert streamed(host, SEGMENT) is None
     assert host.restore.own_last() == ""
-    assert host.restore.before(host.cluster, aside) == aside
+    assert whole_one(host, aside) == aside
+
+
+@pytest.mark.parametrize(
+    ("said", "count"),
+    [
+        ('{"missing": [{"event_id": "evt_1"}], "receipts": 7}', 1),
+        ('{"missing": [], "receipts": 7}', 0),
+        # No log is no news.
+        ('{"missing": [], "receipts": 0}', None),
+        ("a release that does not know of this", None),
+    ],
+)
+def test_what_was_acknowledged_and_is_missing_is_counted(
+    host: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, said: str, count: int | None
+) -> None:
+    commands: list[tuple[str, ...]] = []
+
+    def run(*command: str) -> str:
+        commands.append(command)
+        return said
+
+    monkeypatch.setattr(host.restore, "run", run)
+    assert host.restore.missing("2026-11-30T12:00:30+02:00") == count
+    assert commands[0][-1] == "--since=2026-11-30T11:59:30+02:00"
+    assert host.restore.missing(None) == count
+    assert commands[1][-1] == "sh"
 
 
 def test_two_restores_at_once_are_refused(host: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,6 +158,17 @@ def test_anothers_copy_is_not_overwritten(host: Host, repository: Host) -> None:
     assert copy_now(host) == ""
 
 
+def test_a_copy_that_was_emptied_is_made_again(host: Host, repository: Host) -> None:
+    """As after a new disk there. That all of it was sent before is nothing to it."""
+    assert copy_now(host) == ""
+    files = f"cd {COPY} && find archive backup database host receipts -type f"
+    before = repository.check_output(files).split()
+    repository.check_output(f"rm -r {COPY}/*")
+    assert copy_now(host) == ""
+    assert set(before) <= set(repository.check_output(files).split())
+    assert json.loads(host.check_output("molam-restore --list --repository 2")) != []
+
+
 def test_with_another_key_nothing_is_restored(host: Host) -> None:
     path = "/etc/molam-backup/pgbackrest.conf.cred"
     other = "printf '[global]\\nrepo1-cipher-pass=another-key-that-nobody-guesses\\n' | "

@@ -46,9 +46,14 @@ def messages(told: list[dict[str, Any]]) -> list[str]:
     return [repo["status"]["message"] for stanza in told for repo in stanza.get("repo", [])]
 
 
+def segments(key: Path) -> list[str]:
+    """Return the newest segment of each part of the archive; a part belongs to one major version of PostgreSQL."""
+    return [part["max"] for stanza in info(key) for part in stanza["archive"] if part["max"]]
+
+
 def last_segment(key: Path) -> str:
     """Return the newest segment of the log in the archive, without its timeline; nothing where there is none."""
-    return max((part["max"][8:] for stanza in info(key) for part in stanza["archive"] if part["max"]), default="")
+    return max((name[8:] for name in segments(key)), default="")
 
 
 def identifier(key: Path) -> str:
@@ -60,6 +65,19 @@ def timeline(key: Path) -> str:
     """Return the newest timeline that the archive knows of, which is the one that a restore follows."""
     names = backrest(key, "--log-level-console=off", "--recurse", r"--filter=\.history$", "repo-ls", "archive/molam")
     return max((Path(name).stem for name in names.splitlines()), default="00000001")
+
+
+def follow(key: Path) -> None:
+    """Check that a restore would follow the newest timeline; raise RestoreError where the archive has only its log.
+
+    PostgreSQL would not know of it, and take the one before for the newest.
+    """
+    newest, known = max((name[:8] for name in segments(key)), default=""), timeline(key)
+    if newest > known:
+        raise RestoreError(
+            f"the archive has log of timeline {newest}, and {newest}.history, by which PostgreSQL finds it, is missing "
+            "there: nothing was changed. How to have it back: docs/runbooks/restore.md"
+        )
 
 
 def timeline_at(key: Path, moment: datetime) -> int:

@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,13 @@ OWN = second.COPIES / "own"
 IDENTIFIER, REDO = "Database system identifier", "Latest checkpoint's REDO WAL file"
 ACTIVE = Path("/opt/molam-webhook/active")
 SEGMENT = "[0-9A-F]" * 24
+# The front door's log of what was acknowledged, and what was kept of it elsewhere. 1: some are missing.
+RECONCILE = """
+zcat --force /var/log/nginx/molam-webhook.log* /var/lib/molam-backup/receipts/*.jsonl 2>/dev/null |
+    molam-webhook events reconcile --json "$@" - || [ $? = 1 ]
+"""
+# Events are not committed in the order in which they came.
+OVERLAP = timedelta(minutes=1)
 # What an earlier restore may have left in the settings.
 TARGETS = ("recovery_target", "recovery_target_time")
 SERVING = [f"{name}@{slot}.service" for slot in "ab" for name in ("molam-webhook", "molam-webhook-worker")]
@@ -96,13 +103,9 @@ def copying_held() -> Iterator[None]:
         run("systemctl", "start", COPYING[0])
 
 
-def put_aside(data: Path) -> Path | None:
-    """Give the data folder another name; return where it is now, None where there was none."""
-    aside = data.with_name(f"{data.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
-    try:
-        return data.rename(aside)
-    except FileNotFoundError:
-        return None
+def aside_of(data: Path) -> Path:
+    """Return the name under which a data folder is put aside now."""
+    return data.with_name(f"{data.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
 
 
 def control(programs: Path, data: Path) -> dict[str, str]:
@@ -113,22 +116,24 @@ def control(programs: Path, data: Path) -> dict[str, str]:
     return {name: value.strip() for name, _, value in pairs}
 
 
-def keep_log(aside: Path, programs: Path, identifier: str) -> None:
+def keep_log(data: Path, name: str, programs: Path, identifier: str) -> None:
     """Keep what this host wrote last and the archive did not get, and how far it goes, until a restore is over.
 
-    A new host in place of a lost one has a cluster of its own, whose log is nothing to the one with that identifier.
+    `name` is that of the folder once it is put aside. A new host in place of a lost one has a cluster of its own, whose
+    log is nothing to the one with that identifier.
     """
-    kept = OWN / aside.name
-    kept.mkdir(parents=True, exist_ok=True)
-    told = control(programs, aside)
+    kept = OWN / name
+    kept.mkdir(parents=True)
+    told = control(programs, data)
     if told.get(IDENTIFIER) == identifier:
-        log = aside / "pg_wal"
+        log = data / "pg_wal"
         for file in [*log.glob(SEGMENT), *log.glob("*.history")]:
             shutil.copyfile(file, kept / file.name)
         (kept / "redo").write_text(told[REDO])
     for path in (OWN, kept, *kept.iterdir()):
         shutil.chown(path, POSTGRES, POSTGRES)
         path.chmod(0o700 if path.is_dir() else 0o600)
+    run("sync", "--file-system", OWN)
 
 
 def own_last() -> str:
@@ -136,10 +141,14 @@ def own_last() -> str:
     return max((file.read_text()[8:] for file in OWN.glob("*/redo")), default="")
 
 
-def before(here: Cluster, aside: Path | None) -> Path | None:
-    """Return where what was there before is: the folder that the first attempt put aside, or this one."""
-    folders = [here.data.with_name(kept.name) for kept in sorted(OWN.glob("*"))]
-    return next((folder for folder in [*folders, aside] if folder and folder.exists()), None)
+def earlier(data: Path) -> list[Path]:
+    """Return where attempts that did not get to their end put what was there, the first one first."""
+    return [data.with_name(kept.name) for kept in sorted(OWN.glob("*"))]
+
+
+def first(*folders: Path) -> Path | None:
+    """Return the first of these that exists, None where none does."""
+    return next(filter(Path.exists, folders), None)
 
 
 def branch_off(data: Path, asks_with: Path) -> None:
@@ -182,18 +191,17 @@ def serve() -> None:
 
 
 @contextmanager
-def stopped(here: Cluster) -> Iterator[Path | None]:
-    """Stop all that uses the database, and lend the place of the data folder; yields where what was there is now.
+def stopped(here: Cluster, *whole: Path) -> Iterator[None]:
+    """Stop all that uses the database meanwhile.
 
-    Raises RestoreError, which says how to have that back, where what is done meanwhile fails.
+    Raises RestoreError where what is done fails, which says how to serve the first of these folders that there is then.
     """
     say("stop the receiver, backups that are being made, and PostgreSQL")
     run("systemctl", "stop", *SERVING, *BACKING_UP, here.unit)
-    aside = put_aside(here.data)
     try:
-        yield aside
+        yield
     except (RestoreError, OSError, KeyboardInterrupt) as error:
-        kept = before(here, aside)
+        kept = first(*whole)
         back = f"\nWhat was there before is whole. To have it back: molam-restore --back-to {kept}" if kept else ""
         raise RestoreError(f"{str(error) or 'it was interrupted'}{back}") from None
 
@@ -220,15 +228,21 @@ def restore(here: Cluster, arguments: argparse.Namespace) -> dict[str, Any]:
     with copying_held(), unlocked() as key:
         with asked(second.FETCHED if from_second else second.REPOSITORY):
             options = repository.options(repository.backups(key), arguments.to, arguments.backup)
+            if not arguments.although_incomplete:
+                repository.follow(key)
             if arguments.to:
                 options.append(f"--target-timeline={repository.timeline_at(key, arguments.to)}")
             last, identifier = repository.last_segment(key), repository.identifier(key)
-        with stopped(here) as aside:
-            if aside:
-                keep_log(aside, here.programs, identifier)
+        was_there, aside = here.data.exists(), aside_of(here.data)
+        before = [*earlier(here.data), aside]
+        with stopped(here, *before, *([here.data] if was_there else [])):
+            if was_there:
+                # Cut off before or after the rename: the next attempt finds the log.
+                keep_log(here.data, aside.name, here.programs, identifier)
+                here.data.rename(aside)
             if from_second:
                 second.put_in_place()
-            say(f"restore into {here.data}; what was there is {aside or 'gone'}")
+            say(f"restore into {here.data}; what was there is {aside if was_there else 'gone'}")
             here.data.mkdir(mode=0o700)
             shutil.chown(here.data, POSTGRES, POSTGRES)
             repository.restore(key, here.data, Path("/run/credentials", here.unit), *options)
@@ -237,10 +251,10 @@ def restore(here: Cluster, arguments: argparse.Namespace) -> dict[str, Any]:
             if not options and not arguments.although_incomplete:
                 recovery.complete(max(last, own_last()))
             report = verify(here, arguments.database)
-            there = before(here, aside)
     # The log as the other host took it, and as this one had it: from here it is in the archive.
     for folder in (second.REPOSITORY / "log", OWN):
         shutil.rmtree(folder, ignore_errors=True)
+    there = first(*before)
     return report | {"recovered_to": recovered_to, "aside": os.fspath(there) if there else None}
 
 
@@ -248,14 +262,32 @@ def back_to(here: Cluster, folder: Path, database: str) -> dict[str, Any]:
     """Serve a folder again that was put aside, or go on with the one that is there, and return the report."""
     if folder.parent != here.data.parent or not (folder / "PG_VERSION").exists():
         raise RestoreError(f"{folder} is no data folder beside {here.data}; nothing was changed")
-    with stopped(here) as aside:
-        say(f"serve {folder}; what was there is {aside or 'gone'}")
-        (aside if aside and folder == here.data else folder).rename(here.data)
+    aside = aside_of(here.data)
+    with stopped(here, folder, here.data):
+        if folder != here.data:
+            if here.data.exists():
+                say(f"serve {folder}; what was there is {aside}")
+                here.data.rename(aside)
+            folder.rename(here.data)
         branch_off(here.data, Path("/run/credentials", here.unit))
         recovered_to = start(here)
         report = verify(here, database)
     shutil.rmtree(OWN, ignore_errors=True)
-    return report | {"recovered_to": recovered_to, "aside": os.fspath(aside) if aside and aside.exists() else None}
+    return report | {"recovered_to": recovered_to, "aside": os.fspath(aside) if aside.exists() else None}
+
+
+def missing(newest: str | None) -> int | None:
+    """Return how many events were acknowledged and are not there, of those that came after the newest that is.
+
+    None where nothing tells: there is no log of the front door, or no release that reads it.
+    """
+    say("compare what was acknowledged with what is there")
+    since = [f"--since={(datetime.fromisoformat(newest) - OVERLAP).isoformat()}"] if newest else []
+    try:
+        told = json.loads(run("sh", "-c", RECONCILE, "sh", *since))
+    except (RestoreError, ValueError):
+        return None
+    return len(told["missing"]) if told["receipts"] else None
 
 
 def backups(number: int) -> list[repository.Backup]:
@@ -318,7 +350,8 @@ def main() -> int:
         back = arguments.back_to
         with alone():
             report = back_to(here, back, arguments.database) if back else restore(here, arguments)
-        print(json.dumps(report | {"seconds": round(time.monotonic() - began, 1)}))
+        took = round(time.monotonic() - began, 1)
+        print(json.dumps(report | {"seconds": took, "missing": missing(report["newest_event"])}))
     except (RestoreError, OSError) as error:
         print(f"molam-restore: {error}", file=sys.stderr)
         return 1

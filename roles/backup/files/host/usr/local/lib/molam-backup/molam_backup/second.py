@@ -11,6 +11,7 @@ for that from the moment on when the other host has everything that came before.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import shutil
@@ -201,6 +202,17 @@ def copy() -> None:
         done(sent()["log"], free=free())
 
 
+@contextmanager
+def deciding() -> Iterator[None]:
+    """Let nobody else decide meanwhile whether commits wait for the other host."""
+    folder = os.open(COPIES, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
 def waited_for() -> bool:
     """Whether commits wait for the other host."""
     return sql("SHOW synchronous_standby_names") == STANDBY
@@ -212,18 +224,22 @@ def synchronous() -> None:
         return
     archived()
     send_log(sent()["log"])
-    sql(f"ALTER SYSTEM SET synchronous_standby_names = {STANDBY}")
-    sql("SELECT pg_reload_conf()")
-    say("from here a commit waits until the second repository's host has it")
+    with deciding():
+        # It may have been called off meanwhile.
+        if SYNCHRONOUS.exists():
+            sql(f"ALTER SYSTEM SET synchronous_standby_names = {STANDBY}")
+            sql("SELECT pg_reload_conf()")
+            say("from here a commit waits until the second repository's host has it")
 
 
 def not_synchronous() -> None:
     """Let commits wait for no other host, from now on."""
-    sql("ALTER SYSTEM RESET synchronous_standby_names")
-    sql("SELECT pg_reload_conf()")
-    run("systemctl", "disable", "--now", "--quiet", STREAM)
-    sql("DROP ROLE IF EXISTS molam_stream")
-    SYNCHRONOUS.unlink(missing_ok=True)
+    with deciding():
+        sql("ALTER SYSTEM RESET synchronous_standby_names")
+        sql("SELECT pg_reload_conf()")
+        run("systemctl", "disable", "--now", "--quiet", STREAM)
+        sql("DROP ROLE IF EXISTS molam_stream")
+        SYNCHRONOUS.unlink(missing_ok=True)
 
 
 def settle() -> None:
