@@ -57,6 +57,32 @@ def test_a_useless_secret_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPat
     assert not secret.strip() or secret not in "".join(found)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql:///molam_webhook?host=/run/postgresql",
+        "postgresql://me@/molam_webhook?host=/run/postgresql",
+        "postgres://me:hunter2@db:5432/x",
+        "postgresql://me:hunter2@[::1]:5432/x",
+        "postgresql://me:hunter2@one:5432,two:5433/x?target_session_attrs=read-write",
+        "postgresql://me:hun%2Fter2@db/x",
+    ],
+)
+def test_where_a_database_may_be(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    assert WorkerSettings.load().database_url.get_secret_value() == url
+
+
+@pytest.mark.parametrize("password", ["hun/ter2", "hun#ter2", "hun?ter2"])
+def test_a_password_that_would_end_the_host_is_told_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://me:{password}@db/x")
+    (fault,) = faults(WorkerSettings)
+    assert fault.startswith("DATABASE_URL: must be like postgresql://user:password@host/database")
+    assert "hun" not in fault
+
+
 def test_a_test_secret_is_fine_outside_production(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOLAM_WEBHOOK_SECRET", "whsec_test_9f3kq7Vn2Zr8Lw1T")
     monkeypatch.setenv("MOLAM_ENVIRONMENT", "staging")

@@ -30,7 +30,7 @@ def imported(monkeypatch: pytest.MonkeyPatch, folder: str, package: str) -> Iter
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """Lend the modules of the switch, which look for their host below a folder of the test's own."""
     with imported(monkeypatch, "webhook_app/files/host/usr/local/lib/molam-webhook", "molam_switch"):
-        from molam_switch import cli, installed, ledger, slots
+        from molam_switch import cli, installed, ledger, slots, switching
 
         monkeypatch.setattr(slots, "ROOT", tmp_path)
         monkeypatch.setattr(slots, "RELEASES", tmp_path / "releases")
@@ -40,7 +40,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleName
         monkeypatch.setattr(ledger, "LEDGER", tmp_path / "ledger.jsonl")
         monkeypatch.setattr(ledger, "BEGUN", tmp_path / "begun.json")
         (tmp_path / "slots").mkdir()
-        yield SimpleNamespace(root=tmp_path, cli=cli, installed=installed, ledger=ledger, slots=slots)
+        yield SimpleNamespace(
+            root=tmp_path, cli=cli, installed=installed, ledger=ledger, slots=slots, switching=switching
+        )
 
 
 @pytest.fixture

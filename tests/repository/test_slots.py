@@ -57,3 +57,13 @@ def test_a_slot_has_copies_that_what_is_new_does_not_reach(
     new.write_text("[Service]\nLoadCredentialEncrypted=new:/there/is/none\n")
     assert host.slots.fingerprint("A") != before
     assert (units / copied[-1]).read_text() == "[Service]\nPrivateNetwork=no\n"
+
+
+@pytest.mark.parametrize(("release", "named"), [("v1.2.0", "v1.2.0"), ("0.1.0+worktree.1f0c1d2e", "worktree")])
+def test_what_is_to_be_run_after_settings_were_mended_is_a_command_that_goes(
+    host: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, release: str, named: str
+) -> None:
+    refused = SimpleNamespace(returncode=1, stderr="LOG_LEVEL: must be one of them")
+    monkeypatch.setattr(host.switching, "as_receiver", lambda *_command: refused)
+    with pytest.raises(host.switching.SwitchError, match=f"LOG_LEVEL.*\n.*deploy.yml -e release={named}$"):
+        host.switching._check(release)

@@ -61,10 +61,15 @@ class Settings(BaseSettings):
     @classmethod
     def _check_database_url(cls, url: SecretStr) -> SecretStr:
         try:
-            scheme = urlsplit(url.get_secret_value()).scheme
+            parts = urlsplit(url.get_secret_value())
+            # Of several hosts, each with its port. What a raw / or # in the password leaves of it is none.
+            for host in parts.netloc.rpartition("@")[2].split(","):
+                _ = urlsplit(f"//{host}").port
         except ValueError:
-            scheme = ""
-        if scheme not in ("postgresql", "postgres"):
+            raise ValueError(
+                "must be like postgresql://user:password@host/database, and in a password / is %2F, # is %23, ? is %3F"
+            ) from None
+        if parts.scheme not in ("postgresql", "postgres"):
             raise ValueError("must begin with postgresql://")
         return url
 

@@ -79,9 +79,11 @@ def _check(release: str) -> None:
     """Ask a release whether it would start with the settings on disk."""
     answer = as_receiver(slots.WANTED, slots.RELEASES / release / "run", "check-config")
     if answer.returncode != 0:
+        # As deploy.yml calls it.
+        name = "worktree" if "+worktree." in release else release
         raise SwitchError(
             f"release {release} would not start with the settings that are on disk:\n{answer.stderr.strip()}\n"
-            f"Mend them in the inventory, and put both in use: playbooks/deploy.yml -e release={release}"
+            f"Mend them in the inventory, and put both in use: playbooks/deploy.yml -e release={name}"
         )
 
 
