@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from testinfra.host import Host
 
 from tests.host.conftest import Site, exposures, new_event, slot_in_use
+from tests.host.test_log_rotation import a_day_later, run_logrotate
 
-from .conftest import ANYONES, BROKEN, due, names, renew, run_site, served, told, wait_for_another
+from .conftest import ANYONES, BROKEN, ROOT, due, names, renew, run_site, served, told, wait_for_another
 
 CaDown = Callable[[], AbstractContextManager[None]]
 CA_BUNDLE = "/etc/molam-certificate-ca.pem"
@@ -97,6 +98,32 @@ def test_renewed_under_load_without_a_failed_request(host: Host, site: Site) -> 
     assert host.check_output(processes) == ids
     assert account(host) == key
     assert "renew_before_expiry = 48 hours" in host.file("/etc/letsencrypt/renewal/molam.conf").content_string
+
+
+def test_certbots_log_is_rotated_and_nothing_of_it_is_lost(host: Host) -> None:
+    log = "/var/log/letsencrypt/letsencrypt.log"
+    assert renew(host) == 0
+    before = host.check_output(f"cat {log}").splitlines()
+    run_logrotate(host)
+    a_day_later(host)
+    assert renew(host) == 0
+    assert host.check_output(f"zcat --force $(ls {log}-* | sort | tail -n 1)").splitlines() == before
+    assert host.file(log).content_string not in ("", "\n".join(before))
+
+
+def test_a_new_host_takes_up_what_a_lost_one_had(host: Host, site: Site) -> None:
+    """Its account and its certificate, by the commands of docs/runbooks/host-lost.md."""
+    old, key = served(site), account(host)
+    keep = "tar --create --directory=/ --file=/root/host.tar etc/letsencrypt"
+    host.check_output(f"{keep} && rm -r /etc/letsencrypt && molam-certificate issue")
+    another = wait_for_another(site, old)
+    assert account(host) != key
+    page = (ROOT / "docs/runbooks/host-lost.md").read_text()
+    begin = "mv /etc/letsencrypt /etc/letsencrypt.new"
+    host.check_output(begin + page.partition(begin)[2].partition("\n\n")[0])
+    assert wait_for_another(site, another) == old
+    assert account(host) == key
+    host.check_output("rm -r /root/host.tar /etc/letsencrypt.new")
 
 
 def test_a_certificate_that_nginx_refuses_is_taken_back(host: Host, site: Site) -> None:

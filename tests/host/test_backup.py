@@ -30,11 +30,11 @@ CREATE OR REPLACE FUNCTION place(integer) RETURNS integer IMMUTABLE LANGUAGE sql
 """
 # A restore that is killed in the moment after it has put the data folder aside.
 CUT_OFF = """
-import os, pathlib, sys
+import os, sys
 sys.path.insert(0, "/usr/local/lib/molam-backup")
 from molam_backup import restore
-rename = pathlib.Path.rename
-pathlib.Path.rename = lambda folder, name: (rename(folder, name), print(name), sys.stdout.flush(), os._exit(9))
+rename = restore.rename
+restore.rename = lambda folder, name: (rename(folder, name), print(name), sys.stdout.flush(), os._exit(9))
 sys.argv = ["molam-restore"]
 restore.main()
 """
@@ -204,11 +204,15 @@ def test_copies_are_kept_for_as_long_as_asked_and_no_longer(host: Host) -> None:
 @pytest.mark.intrusive
 @pytest.mark.usefixtures("_backed_up", "_cleared")
 def test_nothing_is_lost_with_a_damaged_database(request: pytest.FixtureRequest, host: Host, site: Site) -> None:
-    """The log of the last seconds is still there, and not archived yet."""
+    """The log of the last seconds is still there, and not archived yet, and what tells whose it is is not whole.
+
+    Nor does root follow a link that the database's user has laid there.
+    """
     with load(site, senders=2) as answers:
         time.sleep(3)
         host.check_output("systemctl kill --signal=KILL 'postgresql@*' && systemctl stop 'postgresql@*'")
-        host.check_output(f"rm -r {DATABASE}/*/main/base")
+        host.check_output(f"cd {DATABASE}/*/main && rm -r base && truncate --size=0 global/pg_control")
+        host.check_output(f"cd {DATABASE}/*/main/pg_wal && runuser -u postgres -- ln -s /etc/shadow {'A' * 24}")
         time.sleep(1)
     taken = [event_id for event_id, status in answers if status == 200]
     assert len(taken) > 10
@@ -329,8 +333,16 @@ def test_a_damaged_backup_is_told_and_what_was_there_is_whole(host: Host, site: 
     with damaged(host):
         answer = host.run("molam-restore")
     assert answer.rc == 1
-    assert "restore failed" in answer.stderr
+    assert re.search("checksum|invalid|corrupt", answer.stderr), answer.stderr
     undo = answer.stderr.partition("To have it back: ")[2].strip()
+    aside = undo.split()[-1]
+    # Root would make it the database's, by a link that the database's user has laid.
+    host.check_output(f"runuser -u postgres -- ln -s /etc/machine-id {aside}/recovery.signal")
+    linked = host.run(undo)
+    assert linked.rc == 1
+    assert linked.stderr.strip().endswith(undo.partition("molam-restore")[2])
+    assert host.file("/etc/machine-id").user == "root"
+    host.check_output(f"rm {aside}/recovery.signal")
     host.check_output(undo)
     for _ in range(100):
         if site.send(event).status_code == 200:

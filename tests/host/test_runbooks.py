@@ -26,7 +26,31 @@ def blocks(text: str) -> list[str]:
 PAGES = {str(path.relative_to(DOCS)): blocks(path.read_text()) for path in sorted(DOCS.rglob("*.md"))}
 
 # They exit 1 where they find something, or what they look at goes away meanwhile, which is no fault of theirs.
-FINDERS = re.compile(r"molam-webhook (status|events reconcile)\b|molam-check( --json)?( \||$)|find /proc/")
+FINDERS = re.compile(r"molam-webhook (status|events reconcile)\b|molam-check( --json)?( \||$)|find /proc/|^du ")
+
+# A part of a command, and what it has to show when an event and a forged one were sent: a command that names a field
+# which is no more shows nothing, and ends well all the same.
+SHOWS = {
+    "[.time, .outcome, .kid, .request_id]": "signature_mismatch",
+    '"\\(.outcome) \\(.kid)"': "signature_mismatch v1",
+    "[.time, .address, .status, .event_id]": "EVENT",
+    'select(.path == "/molam/webhook" and .status == 401)': ".",
+    "SELECT event_type, state, count(*)": "payment.succeeded",
+    "grep ^molam_webhooks_total": 'molam_webhooks_total{event_type="payment.succeeded",status="accepted"',
+    "| .event_type' | sort": "payment.succeeded",
+    "molam-webhook events list --payment": "EVENT",
+    "molam-webhook events list --since 2h": "EVENT",
+    "molam-webhook events show": "payload",
+    'fromjson? | select(.payment_id == "': "EVENT",
+    "jq -c 'select(.event_id == \"": "EVENT",
+    "molam-webhook keys list": "v1",
+    "systemctl show --property=Id,NRestarts,MemoryMax": "MemoryMax=536870912",
+    'jq -s \'[.[] | select(.event_id != "")]': '"answers"',
+    "molam_webhook_(commit_seconds|batch_size": "molam_webhook_commit_seconds_sum",
+    "pg_blocking_pids": "waits_for",
+    "--dump-header": "access-control-allow-origin: *",
+    "events reconcile": "answers of 200",
+}
 
 # Ended by `head` before they had said all.
 BROKEN_PIPE = 141
@@ -37,7 +61,7 @@ done = []
 for command in json.load(sys.stdin):
     shell = ["bash", "-o", "pipefail", "-c", command]
     ran = subprocess.run(shell, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    done.append([command, ran.returncode, ran.stdout[-500:] + ran.stderr[-500:]])
+    done.append([command, ran.returncode, ran.stdout[-9000:] + ran.stderr[-500:]])
 print(json.dumps(done))
 """
 
@@ -52,12 +76,21 @@ def commands(page: str) -> list[str]:
 def test_what_it_says_to_run_runs(host: Host, site: Site, page: str) -> None:
     event = new_event()
     assert site.send(event).status_code == 200
+    assert site.send(event, secret="whsec_of_somebody_else").status_code == 401  # noqa: S106  no secret
     own = {"DOMAIN": site.domain, "EVENT": event["id"], "PAYMENT": event["data"]["id"]}
     asked = [re.sub(r"\b(DOMAIN|EVENT|PAYMENT)\b", lambda word: own[word[0]], line) for line in commands(page)]
     done = json.loads(host.check_output(f"timeout 120 python3 -c '{RUN}' <<'END'\n{json.dumps(asked)}\nEND"))
     fine = {True: (0, 1, BROKEN_PIPE), False: (0, BROKEN_PIPE)}
+    for command, _, shown in done:
+        for part in (part for part in SHOWS if part in command):
+            assert SHOWS[part].replace("EVENT", event["id"]).lower() in shown.lower(), command
     wrong = [each for each in done if each[1] not in fine[bool(FINDERS.search(each[0]))]]
     assert (len(done), wrong) == (len(commands(page)), [])
+
+
+def test_what_has_to_show_something_is_there() -> None:
+    every = [command for page in PAGES for command in commands(page)]
+    assert [part for part in SHOWS if not any(part in command for command in every)] == []
 
 
 def test_the_table_of_a_full_disk_is_read() -> None:

@@ -49,6 +49,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleName
 def backup(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """Lend the modules of molam-restore."""
     with imported(monkeypatch, "backup/files/host/usr/local/lib/molam-backup", "molam_backup"):
-        from molam_backup import drill, repository, restore, second, system
+        from molam_backup import drill, own, repository, restore, second, system
 
-        yield SimpleNamespace(drill=drill, repository=repository, restore=restore, second=second, system=system)
+        yield SimpleNamespace(
+            drill=drill, own=own, repository=repository, restore=restore, second=second, system=system
+        )

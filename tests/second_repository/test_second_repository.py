@@ -16,7 +16,7 @@ from testinfra.host import Host
 from tests.host.conftest import Site, new_event
 from tests.host.load import stored
 from tests.host.playbooks import ROOT, play
-from tests.host.test_backup import archive, measured
+from tests.host.test_backup import archive, measured, sql
 
 from .conftest import REPOSITORY, reached
 from .loss import take_away
@@ -30,6 +30,21 @@ AT_MOST_SECONDS = 60
 # And its receipt, ten seconds and what a copy takes.
 RECEIPT_SECONDS = 20
 
+
+ARCHIVED_MEANWHILE = """
+import sys
+sys.path.insert(0, "/usr/local/lib/molam-backup")
+from molam_backup import restore, second, system
+fetch = second.fetch
+def and_then(into, *only):
+    fetch(into, *only)
+    for number in range(0 if only else 3):
+        system.sql(f"CREATE TABLE late_{number} AS SELECT 1 AS one", "molam_webhook")
+        system.archived()
+second.fetch = and_then
+sys.argv = ["molam-restore", "--repository", "2"]
+sys.exit(restore.main())
+"""
 
 # The timer may have it running. What that began with may be older, and it has no status yet.
 RUNS = "systemctl show --property=ActiveState --value molam-backup-second | grep --quiet activating"
@@ -169,6 +184,16 @@ def test_a_copy_that_was_emptied_is_made_again(host: Host, repository: Host) -> 
     assert json.loads(host.check_output("molam-restore --list --repository 2")) != []
 
 
+def test_what_was_archived_while_the_copy_was_fetched_is_there_too(host: Host) -> None:
+    """Of a repository that is damaged this is whole, and PostgreSQL itself no longer has it."""
+    report = host.check_output(f"python3 - <<'END'\n{ARCHIVED_MEANWHILE}END")
+    assert json.loads(report)["aside"]
+    late = "SELECT count(*) FROM pg_tables WHERE tablename LIKE 'late%'"
+    assert sql(host, late) == "3"
+    sql(host, "DROP TABLE late_0, late_1, late_2")
+    host.check_output("rm -rf /var/lib/postgresql/*/main.before-* /var/lib/pgbackrest/before-*")
+
+
 def test_with_another_key_nothing_is_restored(host: Host) -> None:
     path = "/etc/molam-backup/pgbackrest.conf.cred"
     other = "printf '[global]\\nrepo1-cipher-pass=another-key-that-nobody-guesses\\n' | "
@@ -254,11 +279,14 @@ def test_a_lost_host_is_brought_back_on_another(request: pytest.FixtureRequest, 
     assert re.search(r"recovered up to +20\d\d-", answer.stdout)
     assert stored(spare, in_time)[0] == len(in_time)
     # Nor is what was put aside there fetched, which needs another key.
-    assert spare.run("ls /var/lib/pgbackrest").stdout.count("before-") == 0
+    before = spare.check_output("cd /var/lib/pgbackrest && ls --directory before-*").split()
+    assert all(re.fullmatch(r"before-\d{8}T\d{6}Z", name) for name in before)
 
     # What is missing is named, as docs/runbooks/host-lost.md has it, but for the last seconds.
-    read = "cat /var/lib/molam-backup/receipts/*.jsonl | molam-webhook events reconcile --ids -"
-    missing = spare.run(read).stdout.split()
+    page = (ROOT / "docs/runbooks/host-lost.md").read_text()
+    missing = spare.run(re.findall(r"^ +(.* events reconcile .*)$", page, re.MULTILINE)[0]).stdout.split()
+    (counted,) = re.findall(r"acknowledged, missing +(\d+)", answer.stdout)
+    assert 0 < int(counted) <= len(missing)
     there_now = set(taken) - set(missing)
     assert set(missing) <= set(taken) - set(in_time)
     assert len(there_now) - stored(spare, taken)[0] <= len(taken) - len(told)
@@ -271,14 +299,17 @@ def test_a_lost_host_is_brought_back_on_another(request: pytest.FixtureRequest, 
             assert there.send(event).status_code == 200
     assert stored(spare, taken)[0] == len(taken)
 
-    # The host's own files of before, as docs/runbooks/host-lost.md has it.
-    kept = spare.check_output("ls /var/lib/molam-backup/host/*.gpg | head -n 1")
-    spare.check_output("systemd-creds decrypt --name=backup_key /etc/molam-backup/backup_key.cred /root/key")
-    read = "gpg --batch --pinentry-mode loopback --passphrase-file /root/key --decrypt"
-    spare.check_output(
-        f"{read} {kept} | tar --extract --directory=/root var/lib/molam-webhook/ledger.jsonl; rm /root/key"
-    )
-    assert spare.file("/root/var/lib/molam-webhook/ledger.jsonl").size > 0
+    # The host's own files of before, as that page has it.
+    ledger = "/var/lib/molam-webhook/ledger.jsonl"
+    kept = spare.check_output("ls /var/lib/molam-backup/host | sort | head -n 1").removesuffix(".tar.gpg")
+    block = page.partition("       systemd-creds decrypt")
+    lines = (block[1] + block[2]).partition("\n\n")[0]
+    here = spare.file(ledger).content_string
+    spare.check_output(lines.replace("FILE", kept))
+    assert spare.file(ledger).content_string != here
+    assert not spare.file("/root/key").exists
+    # What comes next takes it for its own again.
+    spare.run(f"cat > {ledger} <<'END'\n{here}END")
 
     # The copy goes on, from here.
     assert copy_now(spare) == ""

@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
-import time
 from pathlib import Path
 
 from . import second
 from .restore import BACKING_UP, COPYING
 from .second import REPOSITORY
-from .system import RestoreError, archived, run, say
+from .system import POSTGRES, RestoreError, archived, run, say, stamp
 
-# What is moved, in this order: that there are backups keeps the key until all else has gone (keep-key.py).
-PARTS = ("archive", second.IDENTITY, "backup")
 BEGUN = REPOSITORY / "before.new"
 TIMERS = ["molam-backup.timer", "molam-backup-drill.timer", "molam-backup-measure.timer", COPYING[0]]
 
@@ -38,18 +34,17 @@ def put_aside(*, although_incomplete: bool) -> None:
     if not BEGUN.exists():
         if not although_incomplete:
             archived()
-        BEGUN.mkdir(mode=0o750)
-        shutil.chown(BEGUN, "postgres", "postgres")
-    for name in PARTS:
-        if (REPOSITORY / name).exists():
-            (REPOSITORY / name).rename(BEGUN / name)
+        run("mkdir", "--mode=0750", BEGUN, user=POSTGRES)
+    second.move(REPOSITORY, BEGUN)
 
 
 def aside() -> Path | None:
     """Return where the repository is that was put aside now, or by a run that was cut off; None where there is none."""
     if not BEGUN.exists():
         return None
-    return BEGUN.rename(REPOSITORY / f"before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    named = REPOSITORY / f"before-{stamp()}"
+    run("mv", "--no-target-directory", BEGUN, named, user=POSTGRES)
+    return named
 
 
 def main() -> int:

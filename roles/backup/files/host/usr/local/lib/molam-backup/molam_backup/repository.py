@@ -16,11 +16,12 @@ UNREADABLE = ("[CryptoError]", "[FormatError]")
 
 
 class Backup(NamedTuple):
-    """A backup that is whole: its name, and from when on it can be gone to."""
+    """A backup that is whole: its name, from when on it can be gone to, and the bytes that the database has then."""
 
     label: str
     kind: str
     end: datetime
+    size: int
 
 
 def backrest(key: Path, *arguments: str) -> str:
@@ -92,7 +93,7 @@ def backups(key: Path) -> list[Backup]:
     """Return the backups, oldest first; raise RestoreError where there is none."""
     told = info(key)
     found = [
-        Backup(one["label"], one["type"], datetime.fromtimestamp(one["timestamp"]["stop"], UTC))
+        Backup(one["label"], one["type"], datetime.fromtimestamp(one["timestamp"]["stop"], UTC), one["info"]["size"])
         for stanza in told
         for one in stanza["backup"]
         if not one.get("error")

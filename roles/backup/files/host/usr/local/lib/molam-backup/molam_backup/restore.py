@@ -24,19 +24,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from . import recovery, repository, second
-from .system import POSTGRES, Cluster, RestoreError, cluster, run, say
+from . import own, recovery, repository, second
+from .system import POSTGRES, Cluster, RestoreError, cluster, need_room, run, say, stamp
 
 CREDENTIAL = Path("/etc/molam-backup/pgbackrest.conf.cred")
 SECOND = 2
 # In memory.
-RUN, LOCK = Path("/run"), Path("/run/lock/molam-restore")
-# What this host wrote last, of each data folder that was put aside by a restore which has not got to its end. It is
-# given to PostgreSQL (molam-backup-streamed) at a second attempt too, and where the host starts in between.
-OWN = second.COPIES / "own"
-IDENTIFIER, REDO = "Database system identifier", "Latest checkpoint's REDO WAL file"
+RUN, LOCK = Path("/run"), Path("/run/molam-restore.lock")
+# Which repository pgBackRest asks.
+REPOSITORY_PATH = "PGBACKREST_REPO1_PATH"
 ACTIVE = Path("/opt/molam-webhook/active")
-SEGMENT = "[0-9A-F]" * 24
 # The front door's log of what was acknowledged, and what was kept of it elsewhere. 1: some are missing.
 RECONCILE = """
 zcat --force /var/log/nginx/molam-webhook.log* /var/lib/molam-backup/receipts/*.jsonl 2>/dev/null |
@@ -81,13 +78,25 @@ def alone() -> Iterator[None]:
 
 
 @contextmanager
-def asked(folder: Path) -> Iterator[None]:
-    """Let pgBackRest take a folder for the repository."""
-    os.environ["PGBACKREST_REPO1_PATH"] = os.fspath(folder)
+def set_to(variable: str, path: Path) -> Iterator[None]:
+    """Let a variable of the environment name a path meanwhile."""
+    os.environ[variable] = os.fspath(path)
     try:
         yield
     finally:
-        del os.environ["PGBACKREST_REPO1_PATH"]
+        del os.environ[variable]
+
+
+@contextmanager
+def lent(folder: Path) -> Iterator[None]:
+    """Lend the key to the second repository's host as well, in the same folder: it is fetched by PostgreSQL's user."""
+    key = folder / "key"
+    # ssh takes one of root's that this user may read.
+    key.touch(mode=0o640)
+    shutil.chown(key, "root", POSTGRES)
+    key.write_text((second.SETTINGS / "key").read_text())
+    with set_to("CREDENTIALS_DIRECTORY", folder):
+        yield
 
 
 @contextmanager
@@ -105,45 +114,12 @@ def copying_held() -> Iterator[None]:
 
 def aside_of(data: Path) -> Path:
     """Return the name under which a data folder is put aside now."""
-    return data.with_name(f"{data.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    return data.with_name(f"{data.name}.before-{stamp()}")
 
 
-def control(programs: Path, data: Path) -> dict[str, str]:
-    """Return what the control file of a data folder says; nothing where it has none."""
-    if not (data / "global" / "pg_control").exists():
-        return {}
-    pairs = (line.partition(":") for line in run(programs / "pg_controldata", data).splitlines())
-    return {name: value.strip() for name, _, value in pairs}
-
-
-def keep_log(data: Path, name: str, programs: Path, identifier: str) -> None:
-    """Keep what this host wrote last and the archive did not get, and how far it goes, until a restore is over.
-
-    `name` is that of the folder once it is put aside. A new host in place of a lost one has a cluster of its own, whose
-    log is nothing to the one with that identifier.
-    """
-    kept = OWN / name
-    kept.mkdir(parents=True)
-    told = control(programs, data)
-    if told.get(IDENTIFIER) == identifier:
-        log = data / "pg_wal"
-        for file in [*log.glob(SEGMENT), *log.glob("*.history")]:
-            shutil.copyfile(file, kept / file.name)
-        (kept / "redo").write_text(told[REDO])
-    for path in (OWN, kept, *kept.iterdir()):
-        shutil.chown(path, POSTGRES, POSTGRES)
-        path.chmod(0o700 if path.is_dir() else 0o600)
-    run("sync", "--file-system", OWN)
-
-
-def own_last() -> str:
-    """Return the segment, without its timeline, up to which this host's own log goes at least; "" for none."""
-    return max((file.read_text()[8:] for file in OWN.glob("*/redo")), default="")
-
-
-def earlier(data: Path) -> list[Path]:
-    """Return where attempts that did not get to their end put what was there, the first one first."""
-    return [data.with_name(kept.name) for kept in sorted(OWN.glob("*"))]
+def rename(folder: Path, name: Path) -> None:
+    """Give a data folder another name, as the user whose it is: root would follow whatever link is in the way."""
+    run("mv", "--no-target-directory", folder, name, user=POSTGRES)
 
 
 def first(*folders: Path) -> Path | None:
@@ -151,18 +127,30 @@ def first(*folders: Path) -> Path | None:
     return next(filter(Path.exists, folders), None)
 
 
-def branch_off(data: Path, asks_with: Path) -> None:
-    """Let a server that was put aside begin a timeline of its own.
+def is_whole(data: Path) -> bool:
+    """Whether all of a data folder was restored once: pgBackRest writes this file last."""
+    return (data / "global" / "pg_control").exists()
+
+
+def make_room(here: Cluster, size: int) -> None:
+    """Check that the disk takes the database; what an attempt had restored that was cut off is removed for it."""
+    if first(*own.earlier(here.data)) and here.data.exists() and not is_whole(here.data):
+        say(f"remove the part that was restored when it was cut off: {here.data}")
+        run("rm", "--recursive", "--force", here.data, user=POSTGRES)
+    need_room(here.data.parent, size, "what is to be restored, beside what there is")
+
+
+def branch_off(folder: Path, data: Path, asks_with: Path) -> None:
+    """Let a server that was put aside, and will be served as `data`, begin a timeline of its own.
 
     On the one that it left, the archive would take what it writes for older than what the restore in between wrote.
     """
     lines = {"restore_command": repository.asking(data, asks_with), "recovery_target_timeline": "current"}
     lines |= dict.fromkeys(TARGETS, "")
-    with (data / "postgresql.auto.conf").open("a") as file:
-        # The last line of a name is the one that counts.
-        file.writelines(f"{name} = '{value}'\n" for name, value in lines.items())
-    (data / "recovery.signal").touch()
-    shutil.chown(data / "recovery.signal", POSTGRES, POSTGRES)
+    # The last line of a name is the one that counts.
+    settings = [f"{name} = '{value}'" for name, value in lines.items()]
+    write = 'cd "$1" && shift && printf "%s\\n" "$@" >>postgresql.auto.conf && touch recovery.signal'
+    run("sh", "-c", write, "sh", folder, *settings, user=POSTGRES)
 
 
 def start(here: Cluster) -> str:
@@ -197,8 +185,8 @@ def stopped(here: Cluster, *whole: Path) -> Iterator[None]:
     Raises RestoreError where what is done fails, which says how to serve the first of these folders that there is then.
     """
     say("stop the receiver, backups that are being made, and PostgreSQL")
-    run("systemctl", "stop", *SERVING, *BACKING_UP, here.unit)
     try:
+        run("systemctl", "stop", *SERVING, *BACKING_UP, here.unit)
         yield
     except (RestoreError, OSError, KeyboardInterrupt) as error:
         kept = first(*whole)
@@ -221,65 +209,89 @@ def verify(here: Cluster, database: str) -> dict[str, Any]:
 
 def restore(here: Cluster, arguments: argparse.Namespace) -> dict[str, Any]:
     """Restore what was asked for, and return the report."""
+    with unlocked() as key:
+        if arguments.repository == SECOND:
+            say(f"fetch the second repository into {second.FETCHED}")
+            with lent(key):
+                second.fetch(second.FETCHED)
+            second.fetch_besides()
+        with copying_held():
+            return restored(here, key, arguments)
+
+
+def restored(here: Cluster, key: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Restore from what is on this host, and return the report."""
     from_second = arguments.repository == SECOND
-    if from_second:
-        say(f"fetch the second repository into {second.FETCHED}")
-        second.fetch(second.FETCHED)
-    with copying_held(), unlocked() as key:
-        with asked(second.FETCHED if from_second else second.REPOSITORY):
-            options = repository.options(repository.backups(key), arguments.to, arguments.backup)
-            if not arguments.although_incomplete:
-                repository.follow(key)
-            if arguments.to:
-                options.append(f"--target-timeline={repository.timeline_at(key, arguments.to)}")
-            last, identifier = repository.last_segment(key), repository.identifier(key)
-        was_there, aside = here.data.exists(), aside_of(here.data)
-        before = [*earlier(here.data), aside]
-        with stopped(here, *before, *([here.data] if was_there else [])):
-            if was_there:
-                # Cut off before or after the rename: the next attempt finds the log.
-                keep_log(here.data, aside.name, here.programs, identifier)
-                here.data.rename(aside)
-            if from_second:
-                second.put_in_place()
-            say(f"restore into {here.data}; what was there is {aside if was_there else 'gone'}")
-            here.data.mkdir(mode=0o700)
-            shutil.chown(here.data, POSTGRES, POSTGRES)
-            repository.restore(key, here.data, Path("/run/credentials", here.unit), *options)
-            say("recover")
-            recovered_to = start(here)
-            if not options and not arguments.although_incomplete:
-                recovery.complete(max(last, own_last()))
-            report = verify(here, arguments.database)
+    with set_to(REPOSITORY_PATH, second.FETCHED if from_second else second.REPOSITORY):
+        found = repository.backups(key)
+        options = repository.options(found, arguments.to, arguments.backup)
+        if not arguments.although_incomplete:
+            repository.follow(key)
+        if arguments.to:
+            options.append(f"--target-timeline={repository.timeline_at(key, arguments.to)}")
+        last, identifier = repository.last_segment(key), repository.identifier(key)
+    own.forget(found[-1].end)
+    make_room(here, found[-1].size)
+    was_there, aside = here.data.exists(), aside_of(here.data)
+    before = [*own.earlier(here.data), aside]
+    with stopped(here, *before, *([here.data] if was_there else [])):
+        if was_there:
+            # Cut off before or after the rename: the next attempt finds the log.
+            try:
+                own.keep(here.data, aside.name, here.programs, identifier)
+            except RestoreError as error:
+                if not arguments.although_incomplete:
+                    raise
+                say(str(error))
+            rename(here.data, aside)
+        if from_second:
+            second.put_in_place()
+        say(f"restore into {here.data}; what was there is {aside if was_there else 'gone'}")
+        run("mkdir", "--mode=0700", here.data, user=POSTGRES)
+        repository.restore(key, here.data, Path("/run/credentials", here.unit), *options)
+        say("recover")
+        recovered_to = start(here)
+        if not options and not arguments.although_incomplete:
+            recovery.complete(max(last, own.last()))
+        report = verify(here, arguments.database)
     # The log as the other host took it, and as this one had it: from here it is in the archive.
-    for folder in (second.REPOSITORY / "log", OWN):
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(second.REPOSITORY / "log", ignore_errors=True)
+    own.drop()
     there = first(*before)
     return report | {"recovered_to": recovered_to, "aside": os.fspath(there) if there else None}
 
 
 def back_to(here: Cluster, folder: Path, database: str) -> dict[str, Any]:
     """Serve a folder again that was put aside, or go on with the one that is there, and return the report."""
+    # A run that was cut off, between the two names, or behind them.
+    resumed = not here.data.exists()
+    if not folder.exists() and (here.data / "recovery.signal").exists():
+        folder, resumed = here.data, True
     if folder.parent != here.data.parent or not (folder / "PG_VERSION").exists():
         raise RestoreError(f"{folder} is no data folder beside {here.data}; nothing was changed")
     aside = aside_of(here.data)
-    with stopped(here, folder, here.data):
+    whole = (aside, here.data, folder) if is_whole(here.data) else (folder, here.data)
+    with copying_held(), stopped(here, *whole):
+        branch_off(folder, here.data, Path("/run/credentials", here.unit))
         if folder != here.data:
             if here.data.exists():
                 say(f"serve {folder}; what was there is {aside}")
-                here.data.rename(aside)
-            folder.rename(here.data)
-        branch_off(here.data, Path("/run/credentials", here.unit))
+                rename(here.data, aside)
+            rename(folder, here.data)
         recovered_to = start(here)
         report = verify(here, database)
-    shutil.rmtree(OWN, ignore_errors=True)
+    own.drop()
+    if resumed:
+        # What the run that was cut off had put aside.
+        others = here.data.parent.glob(f"{here.data.name}.before-*")
+        aside = max(others, default=aside)
     return report | {"recovered_to": recovered_to, "aside": os.fspath(aside) if aside.exists() else None}
 
 
 def missing(newest: str | None) -> int | None:
     """Return how many events were acknowledged and are not there, of those that came after the newest that is.
 
-    None where nothing tells: there is no log of the front door, or no release that reads it.
+    None where nothing tells: the front door's log does not go back so far, or the release cannot read it.
     """
     say("compare what was acknowledged with what is there")
     since = [f"--since={(datetime.fromisoformat(newest) - OVERLAP).isoformat()}"] if newest else []
@@ -287,7 +299,11 @@ def missing(newest: str | None) -> int | None:
         told = json.loads(run("sh", "-c", RECONCILE, "sh", *since))
     except (RestoreError, ValueError):
         return None
-    return len(told["missing"]) if told["receipts"] else None
+    if not told["receipts"]:
+        return None
+    begins = datetime.fromisoformat(told["first_received_at"])
+    reaches = not newest or begins <= datetime.fromisoformat(newest) + OVERLAP
+    return len(told["missing"]) if reaches else None
 
 
 def backups(number: int) -> list[repository.Backup]:
@@ -296,8 +312,11 @@ def backups(number: int) -> list[repository.Backup]:
         if number != SECOND:
             return repository.backups(key)
         lists = key / "lists"
-        second.lists(lists)
-        with asked(lists):
+        lists.mkdir(mode=0o750)
+        shutil.chown(lists, POSTGRES, POSTGRES)
+        with lent(key):
+            second.lists(lists)
+        with set_to(REPOSITORY_PATH, lists):
             return repository.backups(key)
 
 
@@ -352,7 +371,7 @@ def main() -> int:
             report = back_to(here, back, arguments.database) if back else restore(here, arguments)
         took = round(time.monotonic() - began, 1)
         print(json.dumps(report | {"seconds": took, "missing": missing(report["newest_event"])}))
-    except (RestoreError, OSError) as error:
-        print(f"molam-restore: {error}", file=sys.stderr)
+    except (RestoreError, OSError, KeyboardInterrupt) as error:
+        print(f"molam-restore: {str(error) or 'it was interrupted'}", file=sys.stderr)
         return 1
     return 0

@@ -11,9 +11,9 @@ for that from the moment on when the other host has everything that came before.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .system import RestoreError, archived, run, say, sql
+from .system import POSTGRES, RestoreError, archived, need_room, run, say, sql, stamp
 
 REPOSITORY = Path("/var/lib/pgbackrest")
 COPIES = Path("/var/lib/molam-backup")
@@ -39,11 +39,16 @@ SELECT count(*) FROM pg_stat_replication WHERE application_name = 'molam_reposit
 """
 STREAM = "molam-backup-stream.service"
 STREAM_SECONDS = 30
-# The copy, before it takes the repository's place.
-FETCHED = REPOSITORY.with_name("pgbackrest.fetched")
+# The copy, before it takes the repository's place: on the same disk.
+FETCHED = REPOSITORY / "fetched"
 
 # Which repository this is: made with it, and gone with it. An empty one of a new host never takes a copy's place.
 IDENTITY = "molam-id"
+# What a repository is, in the order in which it is moved: that there are backups keeps the key until all else has gone
+# (keep-key.py).
+PARTS = ("archive", IDENTITY, "backup")
+# What is copied besides, and is no part of it.
+BESIDES = ("database", "host", "receipts")
 # What lists the backups.
 INFO = ("backup.info", "backup.info.copy")
 # What pgBackRest has not finished.
@@ -202,17 +207,6 @@ def copy() -> None:
         done(sent()["log"], free=free())
 
 
-@contextmanager
-def deciding() -> Iterator[None]:
-    """Let nobody else decide meanwhile whether commits wait for the other host."""
-    folder = os.open(COPIES, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
-
-
 def waited_for() -> bool:
     """Whether commits wait for the other host."""
     return sql("SHOW synchronous_standby_names") == STANDBY
@@ -224,22 +218,29 @@ def synchronous() -> None:
         return
     archived()
     send_log(sent()["log"])
-    with deciding():
-        # It may have been called off meanwhile.
-        if SYNCHRONOUS.exists():
-            sql(f"ALTER SYSTEM SET synchronous_standby_names = {STANDBY}")
-            sql("SELECT pg_reload_conf()")
-            say("from here a commit waits until the second repository's host has it")
+    sql(f"ALTER SYSTEM SET synchronous_standby_names = {STANDBY}")
+    if not SYNCHRONOUS.exists():
+        # It was called off meanwhile.
+        wait_for_nobody()
+        return
+    sql("SELECT pg_reload_conf()")
+    say("from here a commit waits until the second repository's host has it")
+
+
+def wait_for_nobody() -> None:
+    """Let commits wait for no other host, at once."""
+    sql("ALTER SYSTEM RESET synchronous_standby_names")
+    sql("SELECT pg_reload_conf()")
 
 
 def not_synchronous() -> None:
     """Let commits wait for no other host, from now on."""
-    with deciding():
-        sql("ALTER SYSTEM RESET synchronous_standby_names")
-        sql("SELECT pg_reload_conf()")
-        run("systemctl", "disable", "--now", "--quiet", STREAM)
-        sql("DROP ROLE IF EXISTS molam_stream")
-        SYNCHRONOUS.unlink(missing_ok=True)
+    wait_for_nobody()
+    run("systemctl", "disable", "--now", "--quiet", STREAM)
+    sql("DROP ROLE IF EXISTS molam_stream")
+    SYNCHRONOUS.unlink(missing_ok=True)
+    # A copy that was about to switch it on may have done so.
+    wait_for_nobody()
 
 
 def settle() -> None:
@@ -263,15 +264,26 @@ def settle() -> None:
 
 
 def fetch(into: Path, *only: str) -> None:
-    """Fetch the copy, or only what these filters let through, into a folder that PostgreSQL's user may read."""
-    into.mkdir(mode=0o750, exist_ok=True)
-    shutil.chown(into, "postgres", "postgres")
-    own = ["--owner", "--group", "--chown=postgres:postgres"]
+    """Fetch the copy, or only what these filters let through, into a folder of PostgreSQL's user, as that user.
+
+    Raises RestoreError where there is none, or no room for it.
+    """
+    run("mkdir", "--parents", "--mode=0750", into, user=POSTGRES)
     # What is kept apart there stays there: old files, copies of before another key, and whose turn it is.
-    without = [f"--exclude=/{name}" for name in ("removed", "before-*", "log/lock")]
-    run(*rsync(*own, "--delete", *without, *only, "second:./", f"{into}/"))
+    without = [f"--exclude=/{name}" for name in ("removed", "before-*", "log/lock", *BESIDES)]
+    copied = rsync("--no-links", "--delete", *without, *only, "second:./", f"{into}/")
+    told = run(*copied, "--dry-run", "--stats", "--no-human-readable", user=POSTGRES)
+    need_room(into, int(re.findall(r"Total transferred file size: (\d+)", told)[0]), "the copy")
+    run(*copied, user=POSTGRES)
     if not identity(into):
         raise RestoreError("the second repository has no copy of this host's yet; nothing was changed")
+
+
+def fetch_besides() -> None:
+    """Fetch the daily copies and the receipts that are not here."""
+    only = [f"--include=/{name}/***" for name in BESIDES]
+    own = ["--owner", "--group", f"--chown={POSTGRES}:{POSTGRES}", "--ignore-existing"]
+    run(*rsync("--no-links", *own, *only, "--exclude=*", "second:./", f"{COPIES}/"))
 
 
 def lists(into: Path) -> None:
@@ -279,18 +291,26 @@ def lists(into: Path) -> None:
     fetch(into, "--include=*/", "--include=*.info", "--include=*.info.copy", f"--include=/{IDENTITY}", "--exclude=*")
 
 
+def move(folder: Path, into: Path) -> None:
+    """Move what a folder has of a repository, and of the log as the other host took it; what is not there is left."""
+    names = [name for name in (*PARTS, "log") if (folder / name).exists()]
+    for name in names:
+        run("mkdir", "--parents", "--mode=0750", into, user=POSTGRES)
+        run("mv", "--no-target-directory", folder / name, into / name, user=POSTGRES)
+
+
 def put_in_place() -> None:
-    """Let the fetched copy be this host's repository, and its daily copies this host's."""
-    if REPOSITORY.exists():
-        aside = REPOSITORY.with_name(f"{REPOSITORY.name}.before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-        say(f"the repository that was here is in {aside}")
-        REPOSITORY.rename(aside)
-    for file in [file for what in ("database", "host", "receipts") for file in FETCHED.glob(f"{what}/*")]:
-        kept = COPIES / file.relative_to(FETCHED)
-        kept.parent.mkdir(exist_ok=True)
-        shutil.move(file, kept)
-        shutil.chown(kept, "postgres", "postgres")
-    FETCHED.rename(REPOSITORY)
+    """Let the fetched copy be this host's repository. What was here is put aside beside it."""
+    aside = REPOSITORY / f"before-{stamp()}"
+    move(REPOSITORY, aside)
+    move(FETCHED, REPOSITORY)
+    if not aside.exists():
+        return
+    say(f"the repository that was here is in {aside}")
+    if identity(aside) == identity(REPOSITORY):
+        # It may have archived something since.
+        log = [f"{aside}/archive/", f"{REPOSITORY}/archive/"]
+        run("rsync", "--recursive", "--times", "--ignore-existing", *log, user=POSTGRES)
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -73,6 +74,19 @@ def archived() -> None:
         if time.monotonic() > end:
             raise RestoreError(f"the archive did not take segment {segment} within {ARCHIVE_SECONDS} s")
         time.sleep(0.2)
+
+
+def stamp() -> str:
+    """Return the time as names of what is put aside have it."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def need_room(folder: Path, size: int, what: str) -> None:
+    """Check that a disk takes so many bytes more; raise RestoreError where it does not."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        needs, has = f"it needs {size >> 20} MiB", f"{free >> 20} MiB are free below {folder}"
+        raise RestoreError(f"No space left on device for {what}: {needs}, and {has}")
 
 
 def say(text: str) -> None:
