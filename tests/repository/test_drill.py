@@ -43,7 +43,9 @@ def test_a_backup_without_an_event_that_came_before_it_does_not_pass(
         counts = "1000" if server is None else str(restored)
         return counts if "event_ids" in statement else "0"
 
-    newest = backup.repository.Backup("20261130-021500F", "full", datetime.now(UTC) - timedelta(minutes=1), 0)
+    newest = backup.repository.Backup(
+        "20261130-021500F", "full", datetime.now(UTC) - timedelta(minutes=1), 0, "00000001"
+    )
     monkeypatch.setattr(drill, "DRILL", tmp_path)
     monkeypatch.setattr(drill, "cluster", lambda: SimpleNamespace(programs=tmp_path))
     monkeypatch.setattr(drill, "sql", sql)

@@ -16,12 +16,15 @@ UNREADABLE = ("[CryptoError]", "[FormatError]")
 
 
 class Backup(NamedTuple):
-    """A backup that is whole: its name, from when on it can be gone to, and the bytes that the database has then."""
+    """A backup that is whole: its name, from when on it can be gone to, the bytes that the database has then, and the
+    timeline that it was made on.
+    """
 
     label: str
     kind: str
     end: datetime
     size: int
+    timeline: str
 
 
 def backrest(key: Path, *arguments: str) -> str:
@@ -71,10 +74,11 @@ def timeline(key: Path) -> str:
 def follow(key: Path) -> None:
     """Check that a restore would follow the newest timeline; raise RestoreError where the archive has only its log.
 
-    PostgreSQL would not know of it, and take the one before for the newest.
+    PostgreSQL would not know of it, and take the one before for the newest. A backup that was made on it needs no more:
+    of a repository that was begun anew nothing else tells.
     """
-    newest, known = max((name[:8] for name in segments(key)), default=""), timeline(key)
-    if newest > known:
+    newest = max((name[:8] for name in segments(key)), default="")
+    if newest > max(timeline(key), *(backup.timeline for backup in backups(key))):
         raise RestoreError(
             f"the archive has log of timeline {newest}, and {newest}.history, by which PostgreSQL finds it, is missing "
             "there: nothing was changed. How to have it back: docs/runbooks/restore.md"
@@ -85,15 +89,23 @@ def timeline_at(key: Path, moment: datetime) -> int:
     """Return the timeline that was written at a moment. A restore to an earlier one may have left it since."""
     asked = ("--output=json", "--recurse", r"--filter=\.history$", "repo-ls", "archive/molam")
     files: dict[str, dict[str, Any]] = json.loads(backrest(key, "--log-level-console=off", *asked))
-    begun = {int(Path(name).stem, 16): file["time"] for name, file in files.items()}
-    return max((number for number, time in begun.items() if time <= moment.timestamp()), default=1)
+    begun = [(Path(name).stem, float(file["time"])) for name, file in files.items()]
+    # Of a repository that was begun anew nothing else tells.
+    begun += [(backup.timeline, backup.end.timestamp()) for backup in backups(key)]
+    return max((int(name, 16) for name, time in begun if time <= moment.timestamp()), default=1)
 
 
 def backups(key: Path) -> list[Backup]:
     """Return the backups, oldest first; raise RestoreError where there is none."""
     told = info(key)
     found = [
-        Backup(one["label"], one["type"], datetime.fromtimestamp(one["timestamp"]["stop"], UTC), one["info"]["size"])
+        Backup(
+            one["label"],
+            one["type"],
+            datetime.fromtimestamp(one["timestamp"]["stop"], UTC),
+            one["info"]["size"],
+            one["archive"]["stop"][:8],
+        )
         for stanza in told
         for one in stanza["backup"]
         if not one.get("error")
