@@ -186,6 +186,7 @@ def go_back(host: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, folder: Path
             raise host.system.RestoreError("it does not start")
         # As PostgreSQL does.
         (host.cluster.data / "recovery.signal").unlink()
+        assert (host.cluster.data / "molam-back-to").read_text() == folder.name
         return ""
 
     monkeypatch.setattr(host.restore, "start", start)
@@ -216,6 +217,16 @@ def test_what_a_failed_restore_left_is_not_told_as_whole(
     said = go_back(host, monkeypatch, aside, starts=False)
     assert said.endswith(f"molam-restore --back-to {host.cluster.data}")
     assert (host.cluster.data / "PG_VERSION").exists()
+
+
+def test_a_folder_that_is_not_there_is_no_run_that_was_cut_off(
+    host: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in its place may be a restore that was cut off, and leaves the same signal to PostgreSQL."""
+    (data_folder(host.cluster.data) / "recovery.signal").touch()
+    said = go_back(host, monkeypatch, host.root / "main.before-20261130T100000Z")
+    assert "is no data folder beside" in said
+    assert sorted(path.name for path in host.root.glob("main*")) == ["main"]
 
 
 @pytest.mark.parametrize("names", [0, 1, 2])

@@ -191,7 +191,7 @@ def test_what_was_archived_while_the_copy_was_fetched_is_there_too(host: Host) -
     late = "SELECT count(*) FROM pg_tables WHERE tablename LIKE 'late%'"
     assert sql(host, late) == "3"
     sql(host, "DROP TABLE late_0, late_1, late_2")
-    host.check_output("rm -rf /var/lib/postgresql/*/main.before-* /var/lib/pgbackrest/before-*")
+    host.check_output("rm -rf /var/lib/postgresql/*/main.before-* /var/lib/pgbackrest/replaced-*")
 
 
 def test_with_another_key_nothing_is_restored(host: Host) -> None:
@@ -273,14 +273,18 @@ def test_a_lost_host_is_brought_back_on_another(request: pytest.FixtureRequest, 
     assert answer.returncode == 0, answer.stdout[-3000:]
     spare, there = reached(SPARE), replace(site, address=SPARE)
     assert "which is not overwritten" in copy_now(spare)
+    # As where it was to be a disk of its own, which is there no more.
+    spare.check_output("rm -r /var/lib/pgbackrest")
 
     answer = play(request, host, "playbooks/restore.yml", MOVED, "--extra-vars=confirm=second repository=2")
     assert answer.returncode == 0, answer.stdout[-3000:]
     assert re.search(r"recovered up to +20\d\d-", answer.stdout)
     assert stored(spare, in_time)[0] == len(in_time)
     # Nor is what was put aside there fetched, which needs another key.
-    before = spare.check_output("cd /var/lib/pgbackrest && ls --directory before-*").split()
-    assert all(re.fullmatch(r"before-\d{8}T\d{6}Z", name) for name in before)
+    assert spare.run("ls /var/lib/pgbackrest").stdout.count("before-") == 0
+    # Nor does any folder of root's become another's.
+    for folder in ("/var/lib/molam-backup", "/var/lib/molam-backup/host"):
+        assert spare.file(folder).user == "root"
 
     # What is missing is named, as docs/runbooks/host-lost.md has it, but for the last seconds.
     page = (ROOT / "docs/runbooks/host-lost.md").read_text()

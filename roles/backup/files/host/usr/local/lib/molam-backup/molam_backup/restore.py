@@ -31,6 +31,8 @@ CREDENTIAL = Path("/etc/molam-backup/pgbackrest.conf.cred")
 SECOND = 2
 # In memory.
 RUN, LOCK = Path("/run"), Path("/run/molam-restore.lock")
+# In a data folder that --back-to has begun to serve: the name that it was put aside under.
+UNFINISHED = "molam-back-to"
 # Which repository pgBackRest asks.
 REPOSITORY_PATH = "PGBACKREST_REPO1_PATH"
 ACTIVE = Path("/opt/molam-webhook/active")
@@ -213,7 +215,7 @@ def restore(here: Cluster, arguments: argparse.Namespace) -> dict[str, Any]:
         if arguments.repository == SECOND:
             say(f"fetch the second repository into {second.FETCHED}")
             with lent(key):
-                second.fetch(second.FETCHED)
+                second.fetch_repository()
             second.fetch_besides()
         with copying_held():
             return restored(here, key, arguments)
@@ -264,14 +266,15 @@ def restored(here: Cluster, key: Path, arguments: argparse.Namespace) -> dict[st
 def back_to(here: Cluster, folder: Path, database: str) -> dict[str, Any]:
     """Serve a folder again that was put aside, or go on with the one that is there, and return the report."""
     # A run that was cut off, between the two names, or behind them.
-    resumed = not here.data.exists()
-    if not folder.exists() and (here.data / "recovery.signal").exists():
+    name, resumed, unfinished = folder.name, not here.data.exists(), here.data / UNFINISHED
+    if not folder.exists() and unfinished.exists() and unfinished.read_text() == name:
         folder, resumed = here.data, True
     if folder.parent != here.data.parent or not (folder / "PG_VERSION").exists():
         raise RestoreError(f"{folder} is no data folder beside {here.data}; nothing was changed")
     aside = aside_of(here.data)
     whole = (aside, here.data, folder) if is_whole(here.data) else (folder, here.data)
     with copying_held(), stopped(here, *whole):
+        run("sh", "-c", 'printf %s "$1" >"$2"', "sh", name, folder / UNFINISHED, user=POSTGRES)
         branch_off(folder, here.data, Path("/run/credentials", here.unit))
         if folder != here.data:
             if here.data.exists():
@@ -280,6 +283,7 @@ def back_to(here: Cluster, folder: Path, database: str) -> dict[str, Any]:
             rename(folder, here.data)
         recovered_to = start(here)
         report = verify(here, database)
+        run("rm", "--force", unfinished, user=POSTGRES)
     own.drop()
     if resumed:
         # What the run that was cut off had put aside.
@@ -351,6 +355,7 @@ def main() -> int:
     )
     parser.add_argument("--database", default="molam_webhook", help="what is read afterwards (default: %(default)s)")
     arguments = parser.parse_args()
+    os.umask(0o027)
     if os.geteuid() != 0:
         print("molam-restore: run it as root", file=sys.stderr)
         return 1

@@ -279,11 +279,24 @@ def fetch(into: Path, *only: str) -> None:
         raise RestoreError("the second repository has no copy of this host's yet; nothing was changed")
 
 
+def fetch_repository() -> None:
+    """Fetch the copy into the repository's folder, beside what there is of it, if only an empty disk."""
+    run("install", "--directory", f"--owner={POSTGRES}", f"--group={POSTGRES}", "--mode=0750", REPOSITORY)
+    fetch(FETCHED)
+
+
 def fetch_besides() -> None:
     """Fetch the daily copies and the receipts that are not here."""
-    only = [f"--include=/{name}/***" for name in BESIDES]
-    own = ["--owner", "--group", f"--chown={POSTGRES}:{POSTGRES}", "--ignore-existing"]
-    run(*rsync("--no-links", *own, *only, "--exclude=*", "second:./", f"{COPIES}/"))
+    with tempfile.TemporaryDirectory(dir=COPIES) as name:
+        folder = Path(name)
+        only = [f"--include=/{what}/***" for what in BESIDES]
+        run(*rsync("--no-links", f"--compare-dest={COPIES}/", *only, "--exclude=*", "second:./", f"{folder}/"))
+        for file in [file for what in BESIDES for file in folder.glob(f"{what}/*")]:
+            kept = COPIES / file.relative_to(folder)
+            kept.parent.mkdir(exist_ok=True)
+            if not kept.exists():
+                shutil.chown(file, POSTGRES, POSTGRES)
+                file.rename(kept)
 
 
 def lists(into: Path) -> None:
@@ -301,16 +314,20 @@ def move(folder: Path, into: Path) -> None:
 
 def put_in_place() -> None:
     """Let the fetched copy be this host's repository. What was here is put aside beside it."""
-    aside = REPOSITORY / f"before-{stamp()}"
+    aside = REPOSITORY / f"replaced-{stamp()}"
+    if identity(REPOSITORY):
+        # First, so that one that is cut off is known for what it is.
+        run("mkdir", "--mode=0750", aside, user=POSTGRES)
+        run("cp", REPOSITORY / IDENTITY, aside, user=POSTGRES)
     move(REPOSITORY, aside)
     move(FETCHED, REPOSITORY)
-    if not aside.exists():
-        return
-    say(f"the repository that was here is in {aside}")
-    if identity(aside) == identity(REPOSITORY):
-        # It may have archived something since.
-        log = [f"{aside}/archive/", f"{REPOSITORY}/archive/"]
-        run("rsync", "--recursive", "--times", "--ignore-existing", *log, user=POSTGRES)
+    if aside.exists():
+        say(f"the repository that was here is in {aside}")
+    for replaced in REPOSITORY.glob("replaced-*"):
+        if identity(replaced) == identity(REPOSITORY) and (replaced / "archive").exists():
+            # It may have archived something since.
+            log = [f"{replaced}/archive/", f"{REPOSITORY}/archive/"]
+            run("rsync", "--recursive", "--times", "--ignore-existing", *log, user=POSTGRES)
 
 
 def main() -> int:
