@@ -1,7 +1,7 @@
 """Rehearse a restore: the newest backup, to a random moment since, as a second PostgreSQL beside the one that serves.
 
-Every table and index is read, and what came before that moment is compared with what the host has. Then all of it is
-removed. The result is a line of
+Every table and index is read, what came before that moment is compared with what the host has, and the receiver's own
+question is asked, whether it would be ready. Then all of it is removed. The result is a line of
 /var/lib/molam-backup/drill/results.jsonl. molam-backup-drill.service runs this.
 """
 
@@ -36,6 +36,11 @@ NOT_LESS = (
 
 # So much of the database's size is to be free before a drill: the one that serves goes on growing.
 ROOM = 1.25
+
+# What the receiver asks before it says that it is ready (the application's database.py), here for its role.
+READY = """
+SELECT has_table_privilege('molam_webhook', 'webhook_deliveries', 'INSERT') AND NOT pg_is_in_recovery()
+"""
 
 # What was committed at a moment bears a time from just before: the transaction's begin.
 COMMITTED = timedelta(seconds=5)
@@ -108,6 +113,10 @@ def rehearse(key: Path, database: str) -> dict[str, Any]:
         seconds = round(time.monotonic() - began, 1)
         say("read every table and index")
         found = recovery.check(programs, database, sockets)
+        if sql(READY, database, sockets) != "t":
+            raise RestoreError(
+                "a receiver would not be ready with what was restored: its role may store no events there"
+            )
         until = to - COMMITTED
         here, there = events(database, until), events(database, until, sockets)
     if there != here:
