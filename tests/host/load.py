@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 from testinfra.host import Host
@@ -45,6 +47,16 @@ def load(
             sender.join()
         for kept in filter(None, keeping):
             kept.close()
+
+
+def until_taken(site: Site, event: dict[str, Any]) -> str:
+    """Send an event until it is acknowledged; return as what."""
+    deadline = time.monotonic() + 60
+    while (answer := site.send(event)).status_code != 200:
+        assert answer.status_code == 503
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return str(answer.json()["status"])
 
 
 def stored(host: Host, event_ids: list[str], database: str = "molam_webhook") -> tuple[int, int]:

@@ -13,7 +13,7 @@ import pytest
 from testinfra.host import Host
 
 from .conftest import Site, new_event
-from .load import load, stored
+from .load import load, stored, until_taken
 from .playbooks import ROOT, play
 
 DATABASE = "/var/lib/postgresql"
@@ -344,12 +344,8 @@ def test_a_damaged_backup_is_told_and_what_was_there_is_whole(host: Host, site: 
     assert host.file("/etc/machine-id").user == "root"
     host.check_output(f"rm {aside}/recovery.signal")
     host.check_output(undo)
-    for _ in range(100):
-        if site.send(event).status_code == 200:
-            break
-        time.sleep(0.2)
     # It was taken before, and is known.
-    assert site.send(event).json()["status"] == "duplicate"
+    assert until_taken(site, event) == "duplicate"
 
 
 @pytest.mark.intrusive
@@ -528,11 +524,7 @@ def test_the_daily_dump_brings_the_database_back(host: Host, site: Site) -> None
     script = "\n".join(commands).replace("FILE.dump.gpg", newest(host, "database"))
     host.check_output(f"bash -o errexit -o pipefail <<'END'\n{script}\nEND")
     assert (sql(host, rights), sql(host, count)) == before
-    for _ in range(100):
-        if site.send(event).status_code == 200:
-            break
-        time.sleep(0.2)
-    assert site.send(event).json()["status"] == "duplicate"
+    assert until_taken(site, event) == "duplicate"
     assert site.send(new_event()).json()["status"] == "accepted"
     # What was there is beside it.
     assert sql(host, count, "molam_webhook_before") == before[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,8 @@ SHOWS = {
     "events reconcile": "answers of 200",
 }
 
+OF_A_FORGED_ONE = ("troubleshooting.md", "runbooks/signature-failures.md")
+
 # Ended by `head` before they had said all.
 BROKEN_PIPE = 141
 
@@ -72,11 +75,21 @@ def commands(page: str) -> list[str]:
     return [line for line in lines if line]
 
 
+def forge(site: Site) -> None:
+    """Send a forged event that is looked at, once those of other tests are no more held against us."""
+    deadline = time.monotonic() + 130
+    while (status := site.send(new_event(), secret="whsec_of_somebody_else").status_code) != 401:  # noqa: S106  none
+        assert status == 429
+        assert time.monotonic() < deadline
+        time.sleep(5)
+
+
 @pytest.mark.parametrize("page", [page for page, blocks in PAGES.items() if blocks])
 def test_what_it_says_to_run_runs(host: Host, site: Site, page: str) -> None:
     event = new_event()
     assert site.send(event).status_code == 200
-    assert site.send(event, secret="whsec_of_somebody_else").status_code == 401  # noqa: S106  no secret
+    if page in OF_A_FORGED_ONE:
+        forge(site)
     own = {"DOMAIN": site.domain, "EVENT": event["id"], "PAYMENT": event["data"]["id"]}
     asked = [re.sub(r"\b(DOMAIN|EVENT|PAYMENT)\b", lambda word: own[word[0]], line) for line in commands(page)]
     done = json.loads(host.check_output(f"timeout 120 python3 -c '{RUN}' <<'END'\n{json.dumps(asked)}\nEND"))

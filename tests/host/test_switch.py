@@ -16,7 +16,7 @@ from testinfra.host import Host
 
 from .conftest import Site, new_event, slot_in_use
 from .hunt import inventory_secrets, secret_variables, seen, texts
-from .load import load, stored
+from .load import load, stored, until_taken
 from .playbooks import play
 
 pytestmark = pytest.mark.intrusive
@@ -137,7 +137,8 @@ def test_units_that_a_failed_switch_left_do_not_reach_the_slot_that_serves(host:
         assert f"goes on with release {release_in_use(host)}" in answer.stderr
         host.check_output(f"systemctl daemon-reload && systemctl restart molam-webhook@{before}")
         assert slot_in_use(host) == before
-        assert site.send(new_event()).status_code == 200
+        # It opens its connections once it is up.
+        assert until_taken(site, new_event()) == "accepted"
     finally:
         host.check_output(f"cat > {template} <<'END'\n{good}\nEND")
     assert host.check_output("molam-webhook-switch apply") == "unchanged"

@@ -13,7 +13,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.host.conftest import Site, new_event
-from tests.host.load import stored
+from tests.host.load import stored, until_taken
 from tests.host.playbooks import ROOT, play, run
 from tests.host.test_backup import measured, sql
 
@@ -49,15 +49,6 @@ def until_it_waits(host: Host) -> None:
         assert time.monotonic() < deadline, host.run("journalctl -u 'molam-backup-s*' -n 40 --no-pager").stdout
         # Its unit may be started five times in ten seconds.
         time.sleep(3)
-
-
-def until_taken(site: Site, event: dict[str, object]) -> str:
-    """Send an event until it is acknowledged; return as what."""
-    deadline = time.monotonic() + 60
-    while (answer := site.send(event)).status_code != 200:
-        assert answer.status_code == 503
-        assert time.monotonic() < deadline
-    return str(answer.json()["status"])
 
 
 @pytest.fixture(scope="module", autouse=True)
