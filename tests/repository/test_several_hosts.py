@@ -16,6 +16,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 WELL, ILL = '{"crossed": {}}', '{"crossed": {"molam_worker_ready": "molam_worker_ready is 0"}}'
+FAILS = "echo no such luck >&2; exit 1"
 SENT = '{"proofs": [], "latency": {"p50_ms": 1, "p99_ms": 2, "max_ms": 3}}'
 # The first that is told to switch does what `switches` says, the others do it.
 SWITCH = """#!/bin/sh
@@ -63,30 +64,22 @@ def test_all_hosts_that_are_well(tmp_path: Path) -> None:
     assert switched == 3
 
 
-def test_no_other_host_after_one_that_was_not_switched(tmp_path: Path) -> None:
-    answer, switched = roll_back(tmp_path, switches="echo no such luck >&2; exit 1", check=WELL)
+@pytest.mark.parametrize(
+    ("switches", "check", "serial", "switched", "says"),
+    [
+        # Not switched; switched and not well; not switched, and the one beside it well.
+        (FAILS, WELL, 1, 0, ["no such luck", "as they are: two, three.", "run the same again with -e release=v1"]),
+        ("true", ILL, 1, 1, ["molam_worker_ready is 0", "as they are: two, three."]),
+        (FAILS, WELL, 2, 1, ["no such luck", "as they are: three."]),
+    ],
+)
+def test_no_other_host_after_one_that_failed(
+    tmp_path: Path, switches: str, check: str, serial: int, switched: int, says: list[str]
+) -> None:
+    answer, count = roll_back(tmp_path, switches=switches, check=check, serial=serial)
     assert answer.returncode == 2
-    assert switched == 0
+    assert count == switched
     said = " ".join(answer.stdout.split())
-    assert "no such luck" in said
-    assert "Not begun with, and left as they are: two, three." in said
-    assert "run the same again with -e release=v1" in said
-
-
-def test_no_other_host_after_one_that_is_not_well(tmp_path: Path) -> None:
-    answer, switched = roll_back(tmp_path, switches="true", check=ILL)
-    assert answer.returncode == 2
-    assert switched == 1
-    said = " ".join(answer.stdout.split())
-    assert "molam_worker_ready is 0" in said
-    assert "Not begun with, and left as they are: two, three." in said
-
-
-def test_of_two_at_a_time_the_message_names_who_was_not_begun_with(tmp_path: Path) -> None:
-    answer, switched = roll_back(tmp_path, switches="echo no such luck >&2; exit 1", check=WELL, serial=2)
-    assert answer.returncode == 2
-    assert switched == 1
-    said = " ".join(answer.stdout.split())
-    assert "no such luck" in said
-    assert "Not begun with, and left as they are: three." in said
+    assert [words for words in says if words not in said] == []
+    assert "Not begun with, and left as they are: " in said
     assert "undefined" not in said
